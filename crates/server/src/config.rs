@@ -1,0 +1,191 @@
+//! What the operator asked for, as meant: no options, every limit set.
+//!
+//! Invariant: a [`Config`] is whole. A file with one mistake gives no `Config`, only [`Problems`].
+//! Not here: what was typed (`config/raw` and below).
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+use wire::Secret;
+
+/// Everything the server was told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The file it came from; `None` for the embedded default.
+    pub file: Option<PathBuf>,
+    /// `[network]`.
+    pub network: Network,
+    /// `[limits]`.
+    pub limits: Limits,
+    /// `[paths]`.
+    pub paths: Paths,
+    /// `[ssl]`, when enabled.
+    pub tls: Option<Tls>,
+    /// `[cors]`, when enabled.
+    pub cors: Option<Cors>,
+    /// `[auth] apikey`: the global key.
+    pub apikey: Option<Secret>,
+    /// `[plugin_parms]`: file name without `.py` → the parameters of its plugins (typed).
+    pub plugin_parameters: BTreeMap<String, Map<String, Value>>,
+    /// `[file_server]`.
+    pub file_server: FileServer,
+    /// `[python]`.
+    pub python: Python,
+    /// `[log]`.
+    pub log: Log,
+    /// Every section as plugins see it in `self.config` (section names as written, keys lower-case).
+    pub sections: Map<String, Value>,
+}
+
+/// Where to listen and whom to believe.
+#[derive(Debug, Clone)]
+pub struct Network {
+    /// `bindto`: an address or a host name (default 127.0.0.1).
+    pub bind_to: String,
+    /// `port` = `listen` (default 9192; 0 takes a free one).
+    pub port: u16,
+    /// `trusted_proxies`: addresses or networks (`10.0.0.0/8`) whose `X-Forwarded-For` counts.
+    pub trusted_proxies: Vec<IpNetwork>,
+}
+
+/// An address range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IpNetwork {
+    /// First address.
+    pub address: IpAddr,
+    /// Leading bits that count.
+    pub prefix_bits: u8,
+}
+
+/// What one peer may cost.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// `connections_max`: open at once (default 20000).
+    pub connections_max: usize,
+    /// `header_timeout_secs`: for a request's whole head (default 10).
+    pub header_timeout: Duration,
+    /// `body_timeout_secs`: between two pieces of a body (default 30).
+    pub body_timeout: Duration,
+    /// `idle_timeout_secs`: a kept connection without a request (default 75).
+    pub idle_timeout: Duration,
+    /// `body_bytes_max`: of a request (default 16 MiB).
+    pub body_bytes_max: usize,
+    /// `reply_bytes_max`: of a plugin's answer that is not streamed (default 64 MiB).
+    pub reply_bytes_max: usize,
+    /// `handler_timeout_secs`: a plugin's time for one request (default 30).
+    pub handler_timeout: Duration,
+    /// `drain_timeout_secs`: for requests in flight at the end (default 10).
+    pub drain_timeout: Duration,
+}
+
+/// Directories and files.
+#[derive(Debug, Clone)]
+pub struct Paths {
+    /// `plugins` = `pluginpath`: in this order.
+    pub plugins: Vec<PathBuf>,
+    /// `pidfile`.
+    pub pidfile: Option<PathBuf>,
+}
+
+/// Certificate and key, both PEM.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// `certfile`.
+    pub certfile: PathBuf,
+    /// `keyfile`.
+    pub keyfile: PathBuf,
+}
+
+/// Which pages of other origins may ask.
+#[derive(Debug, Clone)]
+pub struct Cors {
+    /// `origin_url`: exact origins, or `*`.
+    pub origins: Vec<String>,
+}
+
+/// The file server's settings.
+#[derive(Debug, Clone)]
+pub struct FileServer {
+    /// Route name and directory; `None` when no documents are configured.
+    pub documents: Option<(String, PathBuf)>,
+    /// `indexfile` (default index.html).
+    pub index_file: String,
+    /// `markdown_css`: URL of the style sheet for markdown pages.
+    pub markdown_css: Option<String>,
+    /// `highlight_css`: URL of the style sheet for highlighted code.
+    pub highlight_css: Option<String>,
+    /// `markdown_envelope`: a file with `{title} {markdown_css} {highlight_css} {mdhtml}`.
+    pub markdown_envelope: Option<PathBuf>,
+    /// `common_log`: a file for the Common Log Format.
+    pub common_log: Option<PathBuf>,
+    /// `log_includes`: whether included files are logged as well.
+    pub log_includes: bool,
+}
+
+/// How Python plugins are run.
+#[derive(Debug, Clone)]
+pub struct Python {
+    /// `interpreter` (default python3, from the virtual environment when one is set).
+    pub interpreter: PathBuf,
+    /// `venv`: a virtual environment's directory.
+    pub venv: Option<PathBuf>,
+    /// `memory_max_mib`: of one worker (default 1024; 0 is without limit).
+    pub memory_mib_max: u64,
+    /// `start_timeout_secs`: until a worker is ready (default 30).
+    pub start_timeout: Duration,
+    /// `hang_timeout_secs`: without a heartbeat, with no call running, until a worker is replaced (default 10).
+    pub hang_timeout: Duration,
+    /// `stop_timeout_secs`: for `terminate_plugin` (default 5).
+    pub stop_timeout: Duration,
+    /// `calls_max`: in flight or waiting for one plugin file (default 4096).
+    pub calls_max: usize,
+}
+
+/// What is written down and where.
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// `level`: error, warning, info, debug (default info).
+    pub level: Level,
+    /// `format`: text or json (default text).
+    pub format: LogFormat,
+    /// `file`: instead of standard error.
+    pub file: Option<PathBuf>,
+    /// `access`: which requests get a line (default errors).
+    pub access: AccessLog,
+}
+
+/// From which severity on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// Errors alone.
+    Error,
+    /// And warnings.
+    Warning,
+    /// And what an operator wants to know.
+    Info,
+    /// And what a developer wants to know.
+    Debug,
+}
+
+/// The shape of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs: one object a line.
+    Json,
+}
+
+/// Which requests get a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccessLog {
+    /// None.
+    Off,
+    /// Those answered with 5xx.
+    Errors,
+    /// All.
+    All,
+}

@@ -1,0 +1,3 @@
+//! The server: configuration, doors and life cycle around the rooms.
+
+pub mod config;

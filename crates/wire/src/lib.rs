@@ -1,0 +1,7 @@
+//! Bytes and names that other programs read, and the type that keeps secrets secret.
+//!
+//! Invariant: nothing here does I/O, and nothing here knows a runtime.
+
+pub mod secret;
+
+pub use secret::Secret;
