@@ -10,9 +10,9 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Uri};
 use http_body::{Frame, SizeHint};
-use tokio::sync::mpsc;
 
 use crate::builtin::files::FileBody;
+use crate::python::stream::Pieces;
 
 /// One request to a plugin.
 #[derive(Debug)]
@@ -28,9 +28,18 @@ pub struct Call {
     /// The whole body; empty when there was none.
     pub body: Bytes,
     /// The fields of a form body (urlencoded or multipart), in order.
-    pub form: Option<Vec<(String, String)>>,
+    pub form: Option<Vec<(String, FormValue)>>,
     /// Who asks, trusted proxies taken into account.
     pub client_ip: IpAddr,
+}
+
+/// The value of a form's field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FormValue {
+    /// Text that was typed.
+    Text(String),
+    /// A file that was chosen.
+    File(Bytes),
 }
 
 /// What a plugin answers.
@@ -78,6 +87,9 @@ pub enum CallError {
         /// When another try makes sense, in whole seconds.
         retry_secs: u64,
     },
+    /// The plugin was taken out of service while the request was on its way to it.
+    #[error("the plugin has been unloaded")]
+    Unloaded,
     /// More calls wait for the plugin than it may have.
     #[error("too many requests wait for this plugin")]
     Busy,
@@ -97,8 +109,8 @@ pub enum CallError {
 pub enum Body {
     /// All of it, or nothing any more.
     Full(Option<Bytes>),
-    /// Pieces from a plugin; an error ends the connection so that the client sees the loss.
-    Pieces(mpsc::Receiver<Result<Bytes, BodyError>>),
+    /// Pieces from a plugin, as they come.
+    Pieces(Box<Pieces>),
     /// A file, or a part of one.
     File(Box<FileBody>),
 }
@@ -133,9 +145,7 @@ impl http_body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Pieces(pieces) => {
-                pieces.poll_recv(cx).map(|piece| piece.map(|piece| piece.map(Frame::data)))
-            }
+            Self::Pieces(pieces) => Pin::new(&mut **pieces).poll_piece(cx),
             Self::File(file) => Pin::new(&mut **file).poll_frame(cx),
         }
     }

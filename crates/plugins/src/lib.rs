@@ -6,3 +6,9 @@
 
 pub mod builtin;
 pub mod call;
+pub mod parameters;
+pub mod python;
+pub mod registry;
+pub mod routes;
+pub mod settings;
+pub mod unit;

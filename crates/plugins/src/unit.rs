@@ -1,0 +1,298 @@
+//! What is loaded and retired together: one plugin file, or one built-in plugin.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Method;
+use serde_json::json;
+
+use crate::builtin::files::{FileServer, FileServerError};
+use crate::builtin::systeminfo::SystemInfo;
+use crate::parameters::{self, Access};
+use crate::python::package::Package;
+use crate::python::pool::Pool;
+use crate::python::protocol;
+use crate::python::seat::{Failure, Job, LaunchError, LoadedPlugin, log_failures};
+use crate::registry::{ChangeError, Endpoint};
+use crate::settings::{RESERVED, Settings};
+
+/// What a plugin is made of.
+#[derive(Debug, Clone)]
+pub enum Runtime {
+    /// Python workers.
+    Python {
+        /// The workers of its file.
+        pool: Arc<Pool>,
+        /// Its place in the file.
+        slot: u32,
+    },
+    /// The file server.
+    Files(Arc<FileServer>),
+    /// System information.
+    SystemInfo(Arc<SystemInfo>),
+}
+
+/// Where a unit comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A Python file.
+    File(PathBuf),
+    /// The file server, under this route.
+    Files(String),
+    /// System information.
+    SystemInfo,
+}
+
+impl Source {
+    /// What people call it: the file's name without `.py`, or the route.
+    #[must_use]
+    pub fn label(&self) -> String {
+        match self {
+            Self::File(path) => {
+                path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+            }
+            Self::Files(route) => route.clone(),
+            Self::SystemInfo => "systeminfo".into(),
+        }
+    }
+
+    /// Whether there is nothing left to load.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::File(path) if !path.is_file())
+    }
+}
+
+/// All that `settings` name: the files of each directory in name order, then what is built in.
+///
+/// # Errors
+/// When a directory cannot be read.
+pub fn discover(settings: &Settings) -> Result<Vec<Source>, ChangeError> {
+    let mut sources = Vec::new();
+    for directory in &settings.directories {
+        let mut files = python_files(directory)
+            .map_err(|error| ChangeError::Directory(directory.clone(), error))?;
+        files.sort();
+        sources.extend(files.into_iter().map(Source::File));
+    }
+    if let Some(files) = &settings.files {
+        sources.push(Source::Files(files.route.clone()));
+    }
+    if settings.parameters("systeminfo").get("enabled") != Some(&json!(false)) {
+        sources.push(Source::SystemInfo);
+    }
+    Ok(sources)
+}
+
+fn python_files(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        // An editor's hidden draft is no plugin, and a package's own file is none either.
+        if name.ends_with(".py") && !name.starts_with('.') && name != "__init__.py" && path.is_file()
+        {
+            // Worker processes do not share our idea of the current directory once it changes.
+            files.push(std::path::absolute(&path)?);
+        }
+    }
+    Ok(files)
+}
+
+/// Why a unit did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A parameter that the server itself reads makes no sense.
+    #[error("{0}")]
+    Parameter(String),
+    /// No worker got ready.
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    /// The file, or a class in it, failed.
+    #[error("{}", in_a_line(.0))]
+    Broken(Vec<Failure>),
+    /// The documents cannot be served.
+    #[error(transparent)]
+    Files(#[from] FileServerError),
+}
+
+fn in_a_line(failures: &[Failure]) -> String {
+    let each = failures.iter().map(|failure| match failure.class.as_str() {
+        "" => failure.error.clone(),
+        class => format!("class {class}: {}", failure.error),
+    });
+    each.collect::<Vec<_>>().join("; ")
+}
+
+/// One loaded unit.
+pub struct Unit {
+    /// Where it comes from.
+    pub source: Source,
+    access: Access,
+    timeout: Duration,
+    content: Content,
+}
+
+enum Content {
+    Python { pool: Arc<Pool>, plugins: Vec<LoadedPlugin> },
+    Files(Arc<FileServer>),
+    SystemInfo(Arc<SystemInfo>),
+}
+
+impl fmt::Debug for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Unit").field("source", &self.source).finish_non_exhaustive()
+    }
+}
+
+impl Unit {
+    /// Starts what `source` names; `None` when a file defines no plugin.
+    ///
+    /// # Errors
+    /// When it, or any part of it, does not work.
+    pub async fn start(
+        source: &Source,
+        settings: &Settings,
+        package: &Arc<Package>,
+    ) -> Result<Option<Self>, StartError> {
+        let label = source.label();
+        let parameters = settings.parameters(&label);
+        let (mut access, problem) = parameters::access(&parameters);
+        if let Some(problem) = problem {
+            tracing::error!(plugin = label, "{problem}");
+        }
+        let content = match source {
+            Source::File(path) => match start_file(path, &label, settings, package).await? {
+                Some(content) => content,
+                None => return Ok(None),
+            },
+            Source::Files(_) => match &settings.files {
+                Some(files) => Content::Files(Arc::new(FileServer::open(files.clone())?)),
+                None => return Ok(None),
+            },
+            Source::SystemInfo => {
+                // It tells about the machine; strangers learn that only when the operator says so.
+                if !settings.parameters.contains_key(&label) {
+                    access = Access::Local;
+                }
+                Content::SystemInfo(Arc::new(SystemInfo::start()))
+            }
+        };
+        let timeout = settings.python.handler_timeout;
+        Ok(Some(Self { source: source.clone(), access, timeout, content }))
+    }
+
+    /// The names of its plugins.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        match &self.content {
+            Content::Python { plugins, .. } => {
+                plugins.iter().map(|plugin| plugin.name.trim_matches('/').to_owned()).collect()
+            }
+            Content::Files(_) | Content::SystemInfo(_) => vec![self.source.label()],
+        }
+    }
+
+    /// Its plugins, to be called.
+    #[must_use]
+    pub fn endpoints(&self) -> Vec<Endpoint> {
+        let endpoint = |name: String, runtime, methods, timeout| Endpoint {
+            name,
+            access: self.access.clone(),
+            methods,
+            timeout,
+            runtime,
+        };
+        match &self.content {
+            Content::Python { pool, plugins } => (0..)
+                .zip(plugins)
+                .map(|(slot, plugin)| {
+                    let runtime = Runtime::Python { pool: Arc::clone(pool), slot };
+                    let timeout = own_timeout(plugin).unwrap_or(self.timeout);
+                    endpoint(plugin.name.trim_matches('/').into(), runtime, methods(plugin), timeout)
+                })
+                .collect(),
+            Content::Files(files) => {
+                let methods = vec![Method::GET, Method::HEAD];
+                let runtime = Runtime::Files(Arc::clone(files));
+                vec![endpoint(self.source.label(), runtime, methods, self.timeout)]
+            }
+            Content::SystemInfo(info) => {
+                let methods = vec![Method::GET, Method::HEAD, Method::POST];
+                let runtime = Runtime::SystemInfo(Arc::clone(info));
+                vec![endpoint(self.source.label(), runtime, methods, self.timeout)]
+            }
+        }
+    }
+
+    /// Ends it: calls that it has begun get `limit` to finish.
+    pub async fn retire(self, limit: Duration) {
+        if let Content::Python { pool, .. } = self.content {
+            pool.retire(limit).await;
+        }
+    }
+}
+
+async fn start_file(
+    path: &Path,
+    label: &str,
+    settings: &Settings,
+    package: &Arc<Package>,
+) -> Result<Option<Content>, StartError> {
+    let parameters = settings.parameters(label);
+    let workers = parameters::workers(&parameters).map_err(StartError::Parameter)?;
+    if parameters.is_empty() && RESERVED.contains(&label) {
+        // Not an error yet: the class may be called otherwise.
+        tracing::debug!(plugin = label, "the file is named like a route of the server");
+    }
+    let job = Job {
+        label: label.to_owned(),
+        hello: hello(path, &parameters, settings),
+        settings: settings.python.clone(),
+        package: Arc::clone(package),
+    };
+    let (pool, loaded) = Pool::start(job, workers).await?;
+    log_failures(label, &loaded.failures);
+    match pool {
+        Some(pool) => {
+            if !loaded.failures.is_empty() {
+                tracing::error!(plugin = label, "{}; the file's other plugins are loaded", in_a_line(&loaded.failures));
+            }
+            Ok(Some(Content::Python { pool, plugins: loaded.plugins }))
+        }
+        None if loaded.failures.is_empty() => Ok(None),
+        None => Err(StartError::Broken(loaded.failures)),
+    }
+}
+
+fn hello(path: &Path, parameters: &parameters::Parameters, settings: &Settings) -> String {
+    let python = &settings.python;
+    let longest = python.handler_timeout.max(Duration::from_secs(300)) + python.hang_timeout;
+    json!({
+        "version": protocol::VERSION,
+        "file": path,
+        "parameters": parameters,
+        "config": settings.config,
+        "args": settings.args,
+        "log_level": python.log_level,
+        "memory_bytes_max": python.memory_bytes_max,
+        "reply_bytes_max": python.reply_bytes_max,
+        "orphan_secs": longest.as_secs(),
+    })
+    .to_string()
+}
+
+fn own_timeout(plugin: &LoadedPlugin) -> Option<Duration> {
+    plugin.timeout_secs.and_then(|secs| Duration::try_from_secs_f64(secs).ok()).filter(|d| !d.is_zero())
+}
+
+fn methods(plugin: &LoadedPlugin) -> Vec<Method> {
+    let mut methods: Vec<Method> =
+        plugin.methods.iter().filter_map(|name| Method::from_bytes(name.as_bytes()).ok()).collect();
+    if methods.contains(&Method::GET) && !methods.contains(&Method::HEAD) {
+        methods.push(Method::HEAD);
+    }
+    methods
+}

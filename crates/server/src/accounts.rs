@@ -1,0 +1,3 @@
+//! Decides who somebody is.
+
+pub mod keys;

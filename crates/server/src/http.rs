@@ -1,0 +1,17 @@
+//! The HTTP door: bytes from a socket become calls to a room, and its answers become responses.
+//!
+//! Invariant: status codes, headers and sockets are named here and nowhere below.
+
+pub mod access_log;
+pub mod activity;
+pub mod body;
+pub mod client_ip;
+pub mod control_routes;
+pub mod cors;
+pub mod door;
+pub mod error;
+pub mod listener;
+pub mod plugin_routes;
+pub mod policy;
+pub mod request_id;
+pub mod tls;

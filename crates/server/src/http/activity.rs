@@ -1,0 +1,245 @@
+//! How long a connection has been doing what: the basis of its time limits.
+//!
+//! The socket notes what moves, the service notes requests, and one watchdog per connection looks at
+//! the notes when they could have become too old. So a request costs a few stores and no timer.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+/// Limits of a connection.
+#[derive(Debug, Clone, Copy)]
+pub struct TimeLimits {
+    /// From a request's first byte to the end of its head; also for TLS and HTTP/2 to begin.
+    pub header: Duration,
+    /// Without a request; also for a client that takes nothing of its answer.
+    pub idle: Duration,
+}
+
+/// Notes about one connection; times in milliseconds since it was accepted.
+#[derive(Debug)]
+pub struct Activity {
+    accepted: Instant,
+    /// Since when a head is being received; 0 is not.
+    head_since: AtomicU64,
+    last_move: AtomicU64,
+    /// Since when the client takes nothing; 0 is not.
+    blocked_since: AtomicU64,
+    requests: AtomicU32,
+}
+
+impl Activity {
+    /// A connection that was just accepted: its first head is due.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            accepted: Instant::now(),
+            head_since: AtomicU64::new(1),
+            last_move: AtomicU64::new(1),
+            blocked_since: AtomicU64::new(0),
+            requests: AtomicU32::new(0),
+        })
+    }
+
+    /// Never 0, which means "not".
+    fn now(&self) -> u64 {
+        u64::try_from(self.accepted.elapsed().as_millis()).unwrap_or(u64::MAX).max(1)
+    }
+
+    /// A request's head has come; it lasts until the guard is dropped.
+    #[must_use]
+    pub fn begin(self: &Arc<Self>) -> InRequest {
+        self.head_since.store(0, Relaxed);
+        self.requests.fetch_add(1, Relaxed);
+        InRequest(Arc::clone(self))
+    }
+
+    fn has_read(&self) {
+        let now = self.now();
+        self.last_move.store(now, Relaxed);
+        if self.requests.load(Relaxed) == 0 && self.head_since.load(Relaxed) == 0 {
+            self.head_since.store(now, Relaxed);
+        }
+    }
+
+    fn has_written(&self) {
+        self.last_move.store(self.now(), Relaxed);
+        self.blocked_since.store(0, Relaxed);
+    }
+
+    fn is_blocked(&self) {
+        if self.blocked_since.load(Relaxed) == 0 {
+            self.blocked_since.store(self.now(), Relaxed);
+        }
+    }
+
+    /// When the connection is to be closed unless something moves before.
+    fn deadline(&self, limits: &TimeLimits) -> Option<Instant> {
+        let after = |since: u64, limit: Duration| {
+            self.accepted + Duration::from_millis(since) + limit
+        };
+        match self.blocked_since.load(Relaxed) {
+            0 => {}
+            since => return Some(after(since, limits.idle)),
+        }
+        if self.requests.load(Relaxed) > 0 {
+            return None;
+        }
+        Some(match self.head_since.load(Relaxed) {
+            0 => after(self.last_move.load(Relaxed), limits.idle),
+            since => after(since, limits.header),
+        })
+    }
+
+    /// Returns when a limit has passed.
+    pub async fn overdue(&self, limits: TimeLimits) {
+        // While a request runs there is nothing to wait for, but its end is not announced.
+        let step = limits.header.min(limits.idle);
+        loop {
+            let now = Instant::now();
+            match self.deadline(&limits) {
+                Some(deadline) if deadline <= now => return,
+                Some(deadline) => tokio::time::sleep_until(deadline).await,
+                None => tokio::time::sleep_until(now + step).await,
+            }
+        }
+    }
+}
+
+/// A request is under way as long as this lives.
+#[derive(Debug)]
+pub struct InRequest(Arc<Activity>);
+
+impl Drop for InRequest {
+    fn drop(&mut self) {
+        self.0.last_move.store(self.0.now(), Relaxed);
+        self.0.requests.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A socket whose movements are noted.
+#[derive(Debug)]
+pub struct Watched<S> {
+    socket: S,
+    activity: Arc<Activity>,
+}
+
+impl<S> Watched<S> {
+    /// Notes the movements of `socket` in `activity`.
+    pub fn new(socket: S, activity: Arc<Activity>) -> Self {
+        Self { socket, activity }
+    }
+
+    fn note(&self, written: &Poll<io::Result<usize>>) {
+        match written {
+            Poll::Ready(_) => self.activity.has_written(),
+            Poll::Pending => self.activity.is_blocked(),
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.socket).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.activity.has_read();
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.socket).poll_write(cx, buf);
+        self.note(&written);
+        written
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.socket).poll_write_vectored(cx, bufs);
+        self.note(&written);
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: TimeLimits =
+        TimeLimits { header: Duration::from_secs(10), idle: Duration::from_secs(75) };
+
+    async fn check_overdue_after(activity: &Activity, secs: u64) {
+        let begin = Instant::now();
+        activity.overdue(LIMITS).await;
+        let waited = begin.elapsed();
+        assert!(
+            waited >= Duration::from_secs(secs) && waited < Duration::from_secs(secs + 11),
+            "{waited:?}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_head_is_cut_even_when_bytes_keep_coming() {
+        let activity = Activity::new();
+        let trickle = async {
+            loop {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                activity.has_read();
+            }
+        };
+        tokio::select! {
+            () = check_overdue_after(&activity, 9) => {}
+            () = trickle => {}
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn between_requests_the_longer_limit_holds() {
+        let activity = Activity::new();
+        drop(activity.begin());
+        check_overdue_after(&activity, 74).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_may_take_its_time() {
+        let activity = Activity::new();
+        let request = activity.begin();
+        let waited = tokio::time::timeout(Duration::from_secs(3600), activity.overdue(LIMITS)).await;
+        assert!(waited.is_err());
+        activity.is_blocked();
+        check_overdue_after(&activity, 74).await;
+        drop(request);
+    }
+}

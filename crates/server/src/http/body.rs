@@ -1,0 +1,181 @@
+//! Request bodies, read whole and within limits, and the wrapper around bodies of answers.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_TYPE, HeaderMap};
+use http::{Response, StatusCode};
+use http_body::{Body as _, Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use plugins::call::{Body, BodyError, FormValue};
+
+use super::access_log::Line;
+use super::activity::InRequest;
+use super::error;
+use super::policy::Policy;
+
+/// The most fields of one form.
+const FORM_FIELDS_MAX: usize = 10_000;
+
+/// A request's body that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// It is longer than allowed.
+    #[error("the body is longer than {limit_bytes} bytes ([limits] body_bytes_max)")]
+    TooLong {
+        /// The limit, in bytes.
+        limit_bytes: usize,
+    },
+    /// It stopped coming.
+    #[error("the body did not arrive in time ([limits] body_timeout_secs)")]
+    TimedOut,
+    /// It broke off, or its framing is wrong.
+    #[error("the body broke off or is framed wrongly")]
+    Broken,
+    /// It is not what its content type says.
+    #[error("the body is not what its content type says: {0}")]
+    NotAForm(String),
+}
+
+impl ReadError {
+    /// The error as a response.
+    #[must_use]
+    pub fn response(&self) -> Response<Body> {
+        let status = match self {
+            Self::TooLong { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TimedOut => StatusCode::REQUEST_TIMEOUT,
+            Self::Broken | Self::NotAForm(_) => StatusCode::BAD_REQUEST,
+        };
+        error::response(status, &self.to_string())
+    }
+}
+
+/// Reads the whole body.
+///
+/// # Errors
+/// When it is too long, too slow, or broken.
+pub async fn read(mut body: Incoming, policy: &Policy) -> Result<Bytes, ReadError> {
+    let limit_bytes = policy.body_bytes_max;
+    let too_long = || ReadError::TooLong { limit_bytes };
+    if body.is_end_stream() {
+        return Ok(Bytes::new());
+    }
+    if body.size_hint().lower() > limit_bytes as u64 {
+        return Err(too_long());
+    }
+    let mut first = Bytes::new();
+    let mut rest = BytesMut::new();
+    while let Some(frame) = tokio::time::timeout(policy.body_timeout, body.frame())
+        .await
+        .map_err(|_| ReadError::TimedOut)?
+    {
+        let Ok(data) = frame.map_err(|_| ReadError::Broken)?.into_data() else { continue };
+        if first.len() + rest.len() + data.len() > limit_bytes {
+            return Err(too_long());
+        }
+        if first.is_empty() && rest.is_empty() {
+            // Most bodies arrive in one piece, which then needs no copy.
+            first = data;
+            continue;
+        }
+        if rest.is_empty() {
+            rest.reserve(first.len() + data.len());
+            rest.extend_from_slice(&std::mem::take(&mut first));
+        }
+        rest.extend_from_slice(&data);
+    }
+    Ok(if rest.is_empty() { first } else { rest.freeze() })
+}
+
+/// The fields of a form body; `None` when the content type is no form's.
+///
+/// # Errors
+/// When the content type says form and the body is none.
+pub async fn form(
+    headers: &HeaderMap,
+    body: &Bytes,
+) -> Result<Option<Vec<(String, FormValue)>>, ReadError> {
+    let Some(content_type) = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()) else {
+        return Ok(None);
+    };
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    if body.is_empty() {
+        Ok(None)
+    } else if essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+        let pairs = form_urlencoded::parse(body).take(FORM_FIELDS_MAX);
+        Ok(Some(pairs.map(|(k, v)| (k.into_owned(), FormValue::Text(v.into_owned()))).collect()))
+    } else if essence.eq_ignore_ascii_case("multipart/form-data") {
+        multipart(content_type, body).await.map(Some)
+    } else {
+        Ok(None)
+    }
+}
+
+async fn multipart(
+    content_type: &str,
+    body: &Bytes,
+) -> Result<Vec<(String, FormValue)>, ReadError> {
+    let broken = |error: multer::Error| ReadError::NotAForm(error.to_string());
+    let boundary = multer::parse_boundary(content_type).map_err(broken)?;
+    let whole = http_body_util::Full::new(body.clone());
+    let stream = http_body_util::BodyDataStream::new(whole);
+    let mut parts = multer::Multipart::new(stream, boundary);
+    let mut fields = Vec::new();
+    while let Some(part) = parts.next_field().await.map_err(broken)? {
+        if fields.len() == FORM_FIELDS_MAX {
+            return Err(ReadError::NotAForm(format!("more than {FORM_FIELDS_MAX} fields")));
+        }
+        let name = part.name().unwrap_or_default().to_owned();
+        let is_file = part.file_name().is_some();
+        let bytes = part.bytes().await.map_err(broken)?;
+        let value = match (is_file, std::str::from_utf8(&bytes)) {
+            (false, Ok(text)) => FormValue::Text(text.to_owned()),
+            _ => FormValue::File(bytes),
+        };
+        fields.push((name, value));
+    }
+    Ok(fields)
+}
+
+/// The body of an answer while it is sent: counts what leaves, and ends the request when it is gone.
+#[derive(Debug)]
+pub struct Sent {
+    body: Body,
+    line: Option<Box<Line>>,
+    /// Read by nobody: that it lives is what counts.
+    _request: InRequest,
+}
+
+impl Sent {
+    /// Wraps `body`; `line` is written when it has been sent, or given up.
+    #[must_use]
+    pub fn new(body: Body, line: Option<Box<Line>>, request: InRequest) -> Self {
+        Self { body, line, _request: request }
+    }
+}
+
+impl http_body::Body for Sent {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        if let (Some(line), Poll::Ready(Some(Ok(frame)))) = (&mut self.line, &frame) {
+            line.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

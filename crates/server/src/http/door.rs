@@ -1,0 +1,128 @@
+//! What happens to every request: a name, a route, an answer, its headers, a line in the log.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::header::{self, HeaderName, HeaderValue};
+use http::{Method, Request, Response};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use plugins::builtin::files::FileServer;
+use plugins::call::Body;
+use plugins::unit::Runtime;
+use tokio::time::Instant;
+
+use super::access_log::{Line, is_wanted};
+use super::activity::Activity;
+use super::body::Sent;
+use super::client_ip::client_ip;
+use super::policy::Policy;
+use super::request_id::RequestId;
+use super::{control_routes, error, plugin_routes};
+use crate::site::Site;
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// One connection's view of the server.
+#[derive(Debug, Clone)]
+pub struct Door {
+    /// The server.
+    pub site: Arc<Site>,
+    /// Who is at the other end.
+    pub peer: SocketAddr,
+    /// The connection's notes.
+    pub activity: Arc<Activity>,
+}
+
+impl Door {
+    /// Answers one request.
+    ///
+    /// # Errors
+    /// Never: whatever goes wrong is an answer.
+    pub async fn answer(self, request: Request<Incoming>) -> Result<Response<Sent>, Infallible> {
+        let in_request = self.activity.begin();
+        let policy = self.site.policy.load_full();
+        let id = RequestId::next();
+        let client = client_ip(self.peer.ip(), request.headers(), &policy.trusted_proxies);
+        let origin = match policy.cors {
+            Some(_) => request.headers().get(header::ORIGIN).cloned(),
+            None => None,
+        };
+        let is_head = request.method() == Method::HEAD;
+        let mut line = Box::new(Line {
+            id,
+            client,
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            version: request.version(),
+            status: http::StatusCode::OK,
+            bytes: 0,
+            begin: Instant::now(),
+            is_logged: false,
+            files: None,
+        });
+        let mut response = self.route(&policy, &mut line, request).await;
+        if let Some(cors) = &policy.cors {
+            cors.decorate(origin.as_ref(), response.headers_mut());
+        }
+        response.headers_mut().insert(X_REQUEST_ID, id.header());
+        if is_head {
+            without_body(&mut response);
+        }
+        line.status = response.status();
+        line.is_logged = is_wanted(policy.access_log, line.status);
+        let line = (line.is_logged || line.files.is_some()).then_some(line);
+        Ok(response.map(|body| Sent::new(body, line, in_request)))
+    }
+
+    async fn route(
+        &self,
+        policy: &Policy,
+        line: &mut Line,
+        request: Request<Incoming>,
+    ) -> Response<Body> {
+        if let Some(cors) = &policy.cors
+            && let Some(response) = cors.preflight(request.method(), request.headers())
+        {
+            return response;
+        }
+        let site = &*self.site;
+        let path = request.uri().path();
+        if let Some(control) = control_routes::find(path) {
+            return control_routes::answer(site, policy, control, line.client, request).await;
+        }
+        let found = site
+            .registry
+            .current()
+            .find(path)
+            .map(|found| (Arc::clone(found.endpoint), found.subpath));
+        if let Some((endpoint, subpath)) = found {
+            line.files = common_log(&endpoint.runtime);
+            let client = line.client;
+            return plugin_routes::answer(site, policy, &endpoint, subpath, client, request).await;
+        }
+        if let Some(control) = control_routes::find_unslashed_load(path) {
+            return control_routes::answer(site, policy, control, line.client, request).await;
+        }
+        error::not_found(path)
+    }
+}
+
+fn common_log(runtime: &Runtime) -> Option<Arc<FileServer>> {
+    match runtime {
+        Runtime::Files(files) if files.has_log() => Some(Arc::clone(files)),
+        Runtime::Files(_) | Runtime::Python { .. } | Runtime::SystemInfo(_) => None,
+    }
+}
+
+/// An answer to HEAD: the headers of GET, its length among them, and nothing behind them.
+fn without_body(response: &mut Response<Body>) {
+    let length = response.body().size_hint().exact();
+    if let (Some(length), false) =
+        (length.filter(|length| *length > 0), response.headers().contains_key(header::CONTENT_LENGTH))
+    {
+        response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    *response.body_mut() = Body::empty();
+}

@@ -1,0 +1,185 @@
+"""From what a handler returned to what the server sends.
+
+Every answer becomes ``(status, head, body)``: ``head`` is the content type, or a list of header pairs;
+``body`` is bytes, or an (async) iterator for a body in pieces.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from json import encoder as _encoder
+
+from plugincore.response import Response
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, Union
+
+    Head = Union[str, list]
+    Answer = tuple[int, Head, Any]
+
+JSON = "application/json"
+HTML = "text/html; charset=utf-8"
+BYTES = "application/octet-stream"
+TEXT = "text/plain; charset=utf-8"
+EVENTS = "text/event-stream"
+
+
+class NotSerializable(Exception):
+    """The handler returned something that has no form on the wire."""
+
+
+def _standard_encoder() -> Callable[[Any], bytes]:
+    """The standard library's encoder without the object it makes for every call of ``json.dumps``."""
+    make = getattr(_encoder, "c_make_encoder", None)
+    if make is None:
+        return lambda value: json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
+
+    def refuse(value: Any) -> Any:
+        raise TypeError(f"an object of type {type(value).__name__} has no form in JSON")
+
+    text = _encoder.encode_basestring_ascii
+
+    def encode(value: Any) -> bytes:
+        # The markers (against cycles) are new for each value: a failed call leaves its own behind.
+        parts = make({}, refuse, text, None, ":", ",", False, False, False)(value, 0)
+        return "".join(parts).encode()
+
+    return encode
+
+
+def _fast_encoder() -> Callable[[Any], bytes]:
+    """An installed faster encoder, else the standard one."""
+    try:
+        import orjson
+
+        return lambda value: orjson.dumps(value, option=orjson.OPT_PASSTHROUGH_SUBCLASS)
+    except ImportError:
+        pass
+    try:
+        import msgspec
+
+        return msgspec.json.Encoder().encode
+    except ImportError:
+        return _standard_encoder()
+
+
+_encode_exactly = _standard_encoder()
+_encode_fast = _fast_encoder()
+
+
+def encode_json(value: Any) -> bytes:
+    """``value`` as JSON; what has no form there is :class:`NotSerializable`.
+
+    A float that JSON cannot hold (infinite, or not a number) becomes ``null``.
+    """
+    try:
+        return _encode_fast(value)
+    except Exception:
+        pass
+    try:
+        # Second opinion: the standard library takes more kinds of keys and of subclasses.
+        return _encode_exactly(value)
+    except ValueError:
+        try:
+            return _encode_exactly(_without_odd_floats(value))
+        except Exception as error:
+            raise NotSerializable(str(error)) from error
+    except Exception as error:
+        raise NotSerializable(str(error)) from error
+
+
+def _without_odd_floats(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _without_odd_floats(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_odd_floats(inner) for inner in value]
+    return value
+
+
+def answer_of(result: Any) -> Answer:
+    """The answer that ``result``, a handler's return value, means."""
+    status = 200
+    if type(result) is tuple and len(result) == 2 and _is_status(result[0]):
+        status, result = int(result[0]), result[1]
+    kind = type(result)
+    if kind is dict or kind is list:
+        return status, JSON, encode_json(result)
+    if kind is str:
+        return status, HTML, result.encode("utf-8", "replace")
+    return _rarer_answer(status, result)
+
+
+def _is_status(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 100 <= value <= 999
+
+
+def _rarer_answer(status: int, result: Any) -> Answer:
+    if isinstance(result, (bytes, bytearray, memoryview)):
+        return status, BYTES, bytes(result)
+    if isinstance(result, Response):
+        return _own_response(result)
+    if is_aiohttp_response(result):
+        return _aiohttp_response(result)
+    if hasattr(result, "__anext__") or hasattr(result, "__next__"):
+        return status, TEXT, result
+    if isinstance(result, str):
+        return status, HTML, result.encode("utf-8", "replace")
+    return status, JSON, encode_json(result)
+
+
+def _own_response(response: Response) -> Answer:
+    pairs = response.header_pairs()
+    status, head, body = answer_of(response.body)
+    if not _is_status(response.status):
+        raise NotSerializable(f"{response.status!r} is no status code")
+    if not any(name.lower() == "content-type" for name, _ in pairs):
+        pairs.append(("content-type", head if isinstance(head, str) else BYTES))
+    return int(response.status), pairs, body
+
+
+def is_aiohttp_response(result: Any) -> bool:
+    """Whether ``result`` is a response of aiohttp, which need not be installed."""
+    web = sys.modules.get("aiohttp.web")
+    return web is not None and isinstance(result, web.StreamResponse)
+
+
+def _aiohttp_response(response: Any) -> Answer:
+    body = getattr(response, "body", None)
+    if body is not None and not isinstance(body, (bytes, bytearray)):
+        body = getattr(body, "_value", body)
+    if body is not None and not isinstance(body, (bytes, bytearray, memoryview)):
+        raise NotSerializable(f"an aiohttp response with a body of {type(body).__name__}")
+    pairs = [(name, value) for name, value in response.headers.items()]
+    pairs.extend(("set-cookie", morsel.OutputString()) for morsel in response.cookies.values())
+    if not any(name.lower() == "content-type" for name, _ in pairs):
+        pairs.append(("content-type", response.content_type))
+    return response.status, pairs, bytes(body or b"")
+
+
+def piece_of(piece: Any, events: bool) -> bytes:
+    """One piece of a body in pieces; with ``events`` a plain value becomes a server-sent event."""
+    if isinstance(piece, (bytes, bytearray, memoryview)):
+        return bytes(piece)
+    if isinstance(piece, str):
+        if not events or piece.endswith("\n\n"):
+            return piece.encode("utf-8", "replace")
+        return "".join(f"data: {line}\n" for line in piece.splitlines() or [""]).encode() + b"\n"
+    data = encode_json(piece)
+    return b"data: " + data + b"\n\n" if events else data
+
+
+def is_event_stream(head: Head) -> bool:
+    """Whether the headers say that the body is a stream of events."""
+    if isinstance(head, str):
+        return head.startswith(EVENTS)
+    return any(n.lower() == "content-type" and v.lower().startswith(EVENTS) for n, v in head)
+
+
+def failure(message: str) -> bytes:
+    """The body of an answer that reports an error."""
+    return encode_json({"error": message})

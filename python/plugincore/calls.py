@@ -1,0 +1,255 @@
+"""Requests in, answers out: the path that every call to a plugin takes.
+
+It is written for many small calls: a batch of requests is one list, a plain handler is one Python call,
+and all answers of a batch leave in one frame.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from types import CoroutineType
+
+from plugincore import answers
+from plugincore.request import Headers, Request
+from plugincore.steps import Steps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable
+
+    from plugincore.channel import Channel
+    from plugincore.loading import Endpoint
+
+# What the server says of a body: it is JSON, or it may be (a form's content type, or none at all).
+MUST_BE_JSON = 1
+MAY_BE_JSON = 2
+
+#: Pieces of a body in pieces that may be under way before the server has passed one on.
+PIECES_AHEAD = 16
+
+# Kinds of messages that are no call (their first element) in both directions.
+PING = -1
+STREAM_HEAD = -2
+STREAM_PIECE = -3
+STREAM_END = -4
+CANCEL = -5
+CREDIT = -6
+STOP = -7
+HELLO = -8
+
+_EAGER = sys.version_info >= (3, 11)
+
+
+class BadBody(Exception):
+    """The body is not what its content type says."""
+
+
+class Calls:
+    """The calls of one worker."""
+
+    def __init__(self, channel: Channel, endpoints: list[Endpoint], reply_bytes_max: int) -> None:
+        self._channel = channel
+        self._endpoints = endpoints
+        self._reply_bytes_max = reply_bytes_max
+        self._loop = asyncio.get_running_loop()
+        self._steps = Steps(self._loop)
+        self._running: dict[int, asyncio.Task] = {}
+        self._credits: dict[int, asyncio.Semaphore] = {}
+        self._loads = _json_loads()
+
+    def begin(self, call: tuple) -> None:
+        """Runs one call as far as it goes without waiting."""
+        call_id, slot, _, _, subpath, query, form, flat_headers, client_ip, body, kind = call
+        endpoint = self._endpoints[slot]
+        steps = self._steps
+        try:
+            if body is None:
+                data = query or {}
+            else:
+                data = self._body_variables(body, kind, form)
+                if query:
+                    data.update(query)
+            data.pop(endpoint.receiver, None)
+            headers = Headers(flat_headers)
+            data["subpath"] = subpath
+            data["request_headers"] = headers
+            data["client_ip"] = client_ip
+            data["request"] = Request(call, headers)
+            data["log"] = endpoint.log
+            result = steps.context.run(endpoint.handler, **data)
+            if type(result) is CoroutineType:
+                if not _EAGER:
+                    self._start_task(call_id, endpoint, result)
+                    return
+                done, value = steps.first(result)
+                if not done:
+                    task = steps.rest(result, value, self._finisher(call_id, endpoint))
+                    self._running[call_id] = task
+                    return
+                result = value
+            self._answer(call_id, endpoint, result)
+        except BadBody as error:
+            self._channel.send((call_id, 400, answers.JSON, answers.failure(str(error))))
+        except BaseException as error:
+            self._fail(call_id, endpoint, error)
+        steps.leave_no_trace()
+
+    def cancel(self, call_id: int) -> None:
+        """Ends a call that nobody waits for any more."""
+        task = self._running.get(call_id)
+        if task is not None:
+            task.cancel()
+
+    def credit(self, call_id: int, pieces: int) -> None:
+        """The server has passed on ``pieces`` of a body in pieces."""
+        credits = self._credits.get(call_id)
+        if credits is not None:
+            for _ in range(pieces):
+                credits.release()
+
+    async def finish(self) -> None:
+        """Waits for the calls that are still under way."""
+        while self._running:
+            await asyncio.wait(list(self._running.values()))
+
+    def _body_variables(self, body: bytes, kind: int, form: Any) -> dict:
+        if kind == MUST_BE_JSON or (kind == MAY_BE_JSON and body.lstrip()[:1] == b"{"):
+            try:
+                value = self._loads(body)
+            except (ValueError, RecursionError) as error:
+                if kind == MUST_BE_JSON:
+                    raise BadBody(f"the body is not valid JSON: {error}") from None
+            else:
+                return value if type(value) is dict else {}
+        if not form:
+            return {}
+        # From the back, so that the first of repeated fields stays.
+        return {form[i]: form[i + 1] for i in range(len(form) - 2, -1, -2)}
+
+    def _answer(self, call_id: int, endpoint: Endpoint, result: Any) -> None:
+        status, head, body = answers.answer_of(result)
+        if type(body) is not bytes:
+            self._start_pieces(call_id, endpoint, status, head, body)
+        elif len(body) > self._reply_bytes_max:
+            raise ReplyTooLarge(len(body), self._reply_bytes_max)
+        else:
+            self._channel.send_answer(call_id, status, head, body)
+
+    def _fail(self, call_id: int, endpoint: Endpoint, error: BaseException) -> None:
+        if answers.is_aiohttp_response(error):
+            # aiohttp's way to end a handler: `raise web.HTTPNotFound()`.
+            status, head, body = answers.answer_of(error)
+            self._channel.send_answer(call_id, status, head, body)
+            return
+        if isinstance(error, (ReplyTooLarge, answers.NotSerializable)):
+            message = f"{endpoint.name}: the answer cannot be sent: {error}"
+            endpoint.log.error(message)
+        else:
+            message = f"{endpoint.name}: {type(error).__name__} while handling the request"
+            endpoint.log.error(message)
+            endpoint.log.error(_traceback(error))
+        self._channel.send((call_id, 500, answers.JSON, answers.failure(message)))
+
+    def _finisher(self, call_id: int, endpoint: Endpoint) -> Callable[[Any, Any], None]:
+        def finish(result: Any, error: Any) -> None:
+            self._running.pop(call_id, None)
+            try:
+                if error is None:
+                    self._answer(call_id, endpoint, result)
+                elif not isinstance(error, asyncio.CancelledError):
+                    self._fail(call_id, endpoint, error)
+                else:
+                    message = f"{endpoint.name}: the request was cancelled"
+                    self._channel.send((call_id, 500, answers.JSON, answers.failure(message)))
+            except BaseException as problem:
+                self._fail(call_id, endpoint, problem)
+
+        return finish
+
+    def _start_task(self, call_id: int, endpoint: Endpoint, coroutine: Any) -> None:
+        finish = self._finisher(call_id, endpoint)
+
+        async def run() -> None:
+            try:
+                result = await coroutine
+            except BaseException as error:
+                finish(None, error)
+            else:
+                finish(result, None)
+
+        self._running[call_id] = self._loop.create_task(run())
+
+    def _start_pieces(
+        self, call_id: int, endpoint: Endpoint, status: int, head: Any, body: Any
+    ) -> None:
+        self._credits[call_id] = asyncio.Semaphore(PIECES_AHEAD)
+        self._channel.send((STREAM_HEAD, call_id, status, head))
+        send = self._send_pieces(call_id, endpoint, answers.is_event_stream(head), body)
+        self._running[call_id] = self._loop.create_task(send)
+
+    async def _send_pieces(self, call_id: int, endpoint: Endpoint, events: bool, body: Any) -> None:
+        credits = self._credits[call_id]
+        problem = None
+        try:
+            async for piece in _each(body):
+                await credits.acquire()
+                data = answers.piece_of(piece, events)
+                if data:
+                    self._channel.send((STREAM_PIECE, call_id, data))
+        except asyncio.CancelledError:
+            problem = "cancelled"
+        except BaseException as error:
+            problem = f"{type(error).__name__} while sending the answer"
+            endpoint.log.error(f"{endpoint.name}: {problem}")
+            endpoint.log.error(_traceback(error))
+        finally:
+            self._credits.pop(call_id, None)
+            self._running.pop(call_id, None)
+            close = getattr(body, "aclose", None)
+            if close is not None:
+                await close()
+        self._channel.send((STREAM_END, call_id, problem))
+
+
+class ReplyTooLarge(Exception):
+    """The answer is longer than an answer may be."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(f"{size} bytes where {limit} are allowed ([limits] reply_bytes_max)")
+
+
+async def _each(body: Any) -> Any:
+    if hasattr(body, "__anext__"):
+        async for piece in body:
+            yield piece
+    else:
+        for piece in body:
+            yield piece
+            await asyncio.sleep(0)
+
+
+def _json_loads() -> Callable[[bytes], Any]:
+    try:
+        import orjson
+
+        return orjson.loads
+    except ImportError:
+        pass
+    try:
+        import msgspec
+
+        return msgspec.json.Decoder().decode
+    except ImportError:
+        import json
+
+        decode = json.JSONDecoder().decode
+        # Bytes are decoded here: `json.loads` would guess UTF-16 and UTF-32, which JSON has left behind.
+        return lambda body: decode(str(body, "utf-8"))
+
+
+def _traceback(error: BaseException) -> str:
+    import traceback
+
+    # The first lines are the worker's own; the author wants to see those from the handler on.
+    return "".join(traceback.format_exception(type(error), error, error.__traceback__)).rstrip()

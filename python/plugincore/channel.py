@@ -1,0 +1,171 @@
+"""The worker's end of the socket to the server.
+
+A frame is a length (32 bits, little-endian) and a list in the interpreter's own ``marshal`` format:
+one C call turns a whole batch of requests into Python objects, and another turns the answers into
+bytes. The server writes and reads only the plain types (None, int, str, bytes, tuple, list, dict).
+Data from clients travels inside strings and bytes and is never itself unmarshalled.
+"""
+
+from __future__ import annotations
+
+import marshal
+from collections import deque
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import asyncio
+    import socket
+    from typing import Any, Callable
+
+#: Version 2 has neither references nor short forms, so the server's reader stays small.
+_FORMAT = 2
+_READ_BYTES = 256 * 1024
+#: Answers of at least this size get a frame of their own.
+_LARGE_BYTES = 64 * 1024
+
+
+class Channel:
+    """Frames in, frames out; what is sent during one turn of the loop leaves together."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        loop: asyncio.AbstractEventLoop,
+        on_messages: Callable[[list], None],
+        on_end: Callable[[], None],
+    ) -> None:
+        self._sock = sock
+        self._loop = loop
+        self._on_messages = on_messages
+        self._on_end = on_end
+        self._buffer = bytearray(_READ_BYTES)
+        self._filled = 0
+        self._out: list[tuple] = []
+        self._backlog: deque = deque()
+        self._flush_scheduled = False
+        self._reading = False
+
+    def open(self) -> None:
+        """Begins to listen to the server."""
+        self._sock.setblocking(False)
+        self._loop.add_reader(self._sock.fileno(), self._readable)
+
+    def close(self) -> None:
+        """Sends what is left, as far as the socket takes it at once, and hangs up."""
+        self._flush()
+        self._loop.remove_reader(self._sock.fileno())
+        if self._backlog:
+            self._loop.remove_writer(self._sock.fileno())
+            self._sock.setblocking(True)
+            self._sock.settimeout(5)
+            try:
+                for part in self._backlog:
+                    self._sock.sendall(part)
+            except OSError:
+                pass
+        self._sock.close()
+
+    def send(self, message: tuple) -> None:
+        """Sends ``message`` with whatever else this turn of the loop brings."""
+        self._out.append(message)
+        if not self._reading and not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def send_large(self, message: tuple) -> None:
+        """Sends ``message`` in a frame of its own."""
+        self._flush()
+        self._write_frame([message])
+
+    def send_answer(self, call_id: int, status: int, head: Any, body: bytes) -> None:
+        """Sends a whole answer."""
+        if len(body) < _LARGE_BYTES:
+            self.send((call_id, status, head, body))
+        else:
+            self.send_large((call_id, status, head, body))
+
+    @property
+    def backlog(self) -> int:
+        """How many parts wait because the server has not taken them yet."""
+        return len(self._backlog)
+
+    def _readable(self) -> None:
+        try:
+            count = self._sock.recv_into(memoryview(self._buffer)[self._filled :])
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            count = 0
+        if count == 0:
+            self._loop.remove_reader(self._sock.fileno())
+            self._on_end()
+            return
+        self._filled += count
+        self._reading = True
+        try:
+            self._take_frames()
+        finally:
+            self._reading = False
+            self._flush()
+
+    def _take_frames(self) -> None:
+        view = memoryview(self._buffer)
+        at = 0
+        need = 4
+        while self._filled - at >= 4:
+            need = 4 + int.from_bytes(view[at : at + 4], "little")
+            if self._filled - at < need:
+                break
+            messages = marshal.loads(view[at + 4 : at + need])
+            at += need
+            need = 4
+            self._on_messages(messages)
+        rest = self._filled - at
+        if need > len(view) or (len(view) > _READ_BYTES and need <= _READ_BYTES and rest == 0):
+            # Room for one large frame, and back to the ordinary size after it.
+            fresh = bytearray(max(need, _READ_BYTES))
+            fresh[:rest] = view[at : self._filled]
+            self._buffer = fresh
+        elif at and rest:
+            self._buffer[:rest] = bytes(view[at : self._filled])
+        self._filled = rest
+
+    def _flush(self) -> None:
+        self._flush_scheduled = False
+        if self._out:
+            messages, self._out = self._out, []
+            self._write_frame(messages)
+
+    def _write_frame(self, messages: list[tuple]) -> None:
+        payload = marshal.dumps(messages, _FORMAT)
+        self._write(len(payload).to_bytes(4, "little") + payload)
+
+    def _write(self, data: bytes) -> None:
+        if not self._backlog:
+            try:
+                sent = self._sock.send(data)
+            except (BlockingIOError, InterruptedError):
+                sent = 0
+            except OSError:
+                return  # The server has gone; the reader sees it and ends the worker.
+            if sent == len(data):
+                return
+            data = memoryview(data)[sent:]
+            self._loop.add_writer(self._sock.fileno(), self._writable)
+        self._backlog.append(data)
+
+    def _writable(self) -> None:
+        while self._backlog:
+            part = self._backlog[0]
+            try:
+                sent = self._sock.send(part)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                self._backlog.clear()
+                break
+            if sent < len(part):
+                self._backlog[0] = memoryview(part)[sent:]
+                return
+            self._backlog.popleft()
+        self._loop.remove_writer(self._sock.fileno())
