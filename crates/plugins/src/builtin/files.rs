@@ -8,49 +8,42 @@
 //! what may not be read is absent too; several ranges at once get the whole document.
 
 mod access_log;
+mod answer;
 mod body;
 mod conditions;
 mod document;
+mod highlight;
+mod magic;
+mod markdown;
+mod pages;
 mod path;
 mod root;
+mod shelf;
 #[cfg(test)]
 mod tests;
 
-use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::SystemTime;
 
-use arc_swap::ArcSwap;
-use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, LOCATION};
-use http::{HeaderMap, Method, StatusCode};
-use quick_cache::sync::Cache;
-use serde_json::json;
+use http::{Method, StatusCode, Version};
+use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 pub use self::access_log::AccessLine;
 pub use self::body::{FileBody, PIECE_BYTES_MAX};
 
 use self::access_log::AccessLog;
-use self::conditions::{Verdict, judge};
-use self::document::{
-    About, Document, KEPT_BYTES_MAX, Weight, content_type, is_settled, read_whole,
-};
+use self::answer::{Source, absent, answer, redirect};
+use self::document::Document;
 use self::path::DocPath;
-use self::root::{Kind, Miss, Patience, Root, Stamp};
-use crate::call::{Body, Call, CallError, Reply};
+use self::root::{Miss, Patience, Root};
+use self::shelf::{Found, Shelf};
+use crate::call::{Call, CallError, Reply};
 
-/// What the small documents kept in memory may weigh together, in bytes.
-const KEPT_TOTAL_BYTES_MAX: u64 = 16 * 1024 * 1024;
-
-/// About how many that will be.
-const KEPT_COUNT_GUESS: usize = 1024;
-
-/// How often it is looked whether the directory's name now belongs to another directory.
-const ROOT_CHECK_EVERY: Duration = Duration::from_secs(1);
+/// How many pages are rendered at once: each takes a processor while it lasts.
+const RENDERED_AT_ONCE_MAX: usize = 2;
 
 /// The file server's settings, as the configuration gives them.
 #[derive(Debug, Clone)]
@@ -98,6 +91,8 @@ pub enum FileServerError {
 #[derive(Debug)]
 pub struct FileServer {
     shelf: Arc<Shelf>,
+    /// The turn to render a page.
+    renderers: Semaphore,
     log: Option<AccessLog>,
 }
 
@@ -120,7 +115,8 @@ impl FileServer {
                     .map_err(|source| FileServerError::CommonLog { path, source })?,
             ),
         };
-        Ok(Self { shelf: Arc::new(Shelf::new(settings, root)), log })
+        let renderers = Semaphore::new(RENDERED_AT_ONCE_MAX);
+        Ok(Self { shelf: Arc::new(Shelf::new(settings, root)), renderers, log })
     }
 
     /// The first part of the path it answers to, without slashes.
@@ -142,13 +138,16 @@ impl FileServer {
         match self.find(path).await {
             Ok(Found::Redirect(location)) => Ok(redirect(&location, call)),
             Ok(Found::Kept(document)) => {
+                self.log_includes(call, &document);
                 Ok(answer(call, &document.about, Source::Memory(document.bytes.clone())))
             }
             Ok(Found::Open { about, file, len }) => {
                 Ok(answer(call, &about, Source::Disk { file, len }))
             }
             Err(Miss::Absent) => Ok(absent()),
-            Err(Miss::WouldBlock) => Err(CallError::Io(io::ErrorKind::WouldBlock.into())),
+            Ok(Found::Unmade { .. }) | Err(Miss::WouldBlock) => {
+                Err(CallError::Io(io::ErrorKind::WouldBlock.into()))
+            }
             Err(Miss::Failed(error)) => Err(CallError::Io(error)),
         }
     }
@@ -173,205 +172,59 @@ impl FileServer {
         self.log.as_ref().map_or(0, AccessLog::lost)
     }
 
+    /// Notes the files that a page is made of, where that is wanted.
+    fn log_includes(&self, call: &Call, page: &Document) {
+        let (Some(log), true) = (&self.log, self.shelf.settings.log_includes) else { return };
+        for (url, bytes) in &page.includes {
+            log.write(AccessLine {
+                ip: call.client_ip,
+                method: call.method.clone(),
+                target: url.clone(),
+                version: Version::HTTP_11,
+                status: StatusCode::OK,
+                bytes: *bytes,
+                time: SystemTime::now(),
+            });
+        }
+    }
+
     async fn find(&self, path: DocPath<'_>) -> Result<Found, Miss> {
         let root_is_due = self.shelf.root_is_due();
-        if !root_is_due {
-            match self.shelf.find(&path, Patience::Cached) {
-                Err(Miss::WouldBlock) => {}
-                found => return found,
+        let found = if root_is_due {
+            Err(Miss::WouldBlock)
+        } else {
+            self.shelf.find(&path, Patience::Cached)
+        };
+        let found = match found {
+            Err(Miss::WouldBlock) => {
+                let path = path.into_owned();
+                self.blocking(move |shelf| {
+                    if root_is_due {
+                        shelf.follow_directory();
+                    }
+                    shelf.find(&path, Patience::Blocking)
+                })
+                .await
             }
-        }
-        let (shelf, path) = (Arc::clone(&self.shelf), path.into_owned());
-        let finding = spawn_blocking(move || {
-            if root_is_due {
-                shelf.follow_directory();
+            found => found,
+        };
+        match found {
+            Ok(Found::Unmade { path, kind }) => {
+                // Never closed, so there is always a turn.
+                let _turn = self.renderers.acquire().await;
+                self.blocking(move |shelf| shelf.make(&path, kind)).await
             }
-            shelf.find(&path, Patience::Blocking)
-        });
-        finding.await.map_err(|lost| Miss::Failed(io::Error::other(lost)))?
-    }
-}
-
-/// Where documents come from: the directory, and what is kept of it in memory.
-#[derive(Debug)]
-struct Shelf {
-    settings: FileSettings,
-    root: ArcSwap<Root>,
-    /// When the root was last compared with its name, in milliseconds since `began`.
-    root_checked: AtomicU64,
-    began: Instant,
-    kept: Cache<Box<str>, Arc<Document>, Weight>,
-}
-
-/// What a path led to.
-enum Found {
-    /// A small document.
-    Kept(Arc<Document>),
-    /// One to be read as it is sent.
-    Open { about: About, file: File, len: u64 },
-    /// A directory asked for without its slash; here is the URL with it.
-    Redirect(String),
-}
-
-impl Shelf {
-    fn new(settings: FileSettings, root: Root) -> Self {
-        let kept = Cache::with_weighter(KEPT_COUNT_GUESS, KEPT_TOTAL_BYTES_MAX, Weight);
-        Self {
-            settings,
-            root: ArcSwap::from_pointee(root),
-            root_checked: AtomicU64::new(0),
-            began: Instant::now(),
-            kept,
+            found => found,
         }
     }
 
-    /// True for one caller in each [`ROOT_CHECK_EVERY`].
-    fn root_is_due(&self) -> bool {
-        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let checked = self.root_checked.load(Ordering::Relaxed);
-        Duration::from_millis(now - checked.min(now)) >= ROOT_CHECK_EVERY
-            && self
-                .root_checked
-                .compare_exchange(checked, now, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok()
-    }
-
-    /// Goes over to a directory that was put in the old one's place, as deployments do.
-    fn follow_directory(&self) {
-        let directory: &Path = &self.settings.directory;
-        if !self.root.load().is(directory)
-            && let Ok(root) = Root::open(directory)
-        {
-            self.root.store(Arc::new(root));
-        }
-    }
-
-    fn find(&self, path: &DocPath<'_>, patience: Patience) -> Result<Found, Miss> {
-        let root = self.root.load();
-        match root.look(&path.text, patience)? {
-            Kind::Directory if !path.slash => {
-                Ok(Found::Redirect(path.url(&self.settings.route) + "/"))
-            }
-            Kind::Directory => {
-                let index = path.join(&self.settings.index_file);
-                match root.look(&index, patience)? {
-                    Kind::Directory => Err(Miss::Absent),
-                    Kind::File(stamp) => self.file(&root, &index, &stamp, patience),
-                }
-            }
-            Kind::File(_) if path.slash => Err(Miss::Absent),
-            Kind::File(stamp) => self.file(&root, &path.text, &stamp, patience),
-        }
-    }
-
-    fn file(
+    /// Does what may wait for the disk, or take long, on a thread that may.
+    async fn blocking(
         &self,
-        root: &Root,
-        path: &str,
-        seen: &Stamp,
-        patience: Patience,
+        work: impl FnOnce(&Shelf) -> Result<Found, Miss> + Send + 'static,
     ) -> Result<Found, Miss> {
-        if let Some(kept) = self.kept.get(path)
-            && kept.stamp == *seen
-        {
-            return Ok(Found::Kept(kept));
-        }
-        let (file, stamp) = root.read(path, patience)?;
-        let about = About::file(content_type(path), &stamp);
-        if stamp.size > KEPT_BYTES_MAX {
-            return Ok(Found::Open { about, file, len: stamp.size });
-        }
-        let bytes = Bytes::from(read_whole(&file, &stamp, patience)?);
-        let whole = bytes.len() as u64 == stamp.size;
-        let document = Arc::new(Document { about, bytes, stamp });
-        if whole && is_settled(&file, &stamp) {
-            self.kept.insert(path.into(), Arc::clone(&document));
-        }
-        Ok(Found::Kept(document))
+        let shelf = Arc::clone(&self.shelf);
+        let worked = spawn_blocking(move || work(&shelf)).await;
+        worked.map_err(|lost| Miss::Failed(io::Error::other(lost)))?
     }
-}
-
-/// The bytes of an answer before it is known which of them are wanted.
-enum Source {
-    Memory(Bytes),
-    Disk { file: File, len: u64 },
-}
-
-impl Source {
-    fn len(&self) -> u64 {
-        match self {
-            Self::Memory(bytes) => bytes.len() as u64,
-            Self::Disk { len, .. } => *len,
-        }
-    }
-
-    /// The bytes `first..first + len`, which must be there.
-    fn cut(self, first: u64, len: u64) -> Body {
-        match self {
-            Self::Disk { file, .. } => Body::File(Box::new(FileBody::new(file, first, len))),
-            Self::Memory(bytes) => {
-                // What is in memory has a length that fits.
-                let at = |n: u64| usize::try_from(n).unwrap_or(usize::MAX).min(bytes.len());
-                Body::full(bytes.slice(at(first)..at(first + len)))
-            }
-        }
-    }
-}
-
-fn answer(call: &Call, about: &About, source: Source) -> Reply {
-    let len = source.len();
-    let is_head = call.method == Method::HEAD;
-    let verdict = judge(&call.headers, &about.etag, about.modified, len, !is_head);
-    let mut headers = about.headers.clone();
-    match verdict {
-        Verdict::Whole if is_head => {
-            headers.insert(CONTENT_LENGTH, HeaderValue::from(len));
-            Reply { status: StatusCode::OK, headers, body: Body::empty() }
-        }
-        Verdict::Whole => Reply { status: StatusCode::OK, headers, body: source.cut(0, len) },
-        Verdict::Part { first, last } => {
-            insert_range(&mut headers, &format!("bytes {first}-{last}/{len}"));
-            let body = source.cut(first, last - first + 1);
-            Reply { status: StatusCode::PARTIAL_CONTENT, headers, body }
-        }
-        Verdict::NotModified => {
-            headers.remove(CONTENT_TYPE);
-            Reply { status: StatusCode::NOT_MODIFIED, headers, body: Body::empty() }
-        }
-        Verdict::PreconditionFailed => {
-            error(StatusCode::PRECONDITION_FAILED, "the document is not the version asked for")
-        }
-        Verdict::Unsatisfiable => {
-            let mut reply = error(StatusCode::RANGE_NOT_SATISFIABLE, "no such part");
-            insert_range(&mut reply.headers, &format!("bytes */{len}"));
-            reply
-        }
-    }
-}
-
-fn insert_range(headers: &mut HeaderMap, range: &str) {
-    if let Ok(range) = HeaderValue::from_str(range) {
-        headers.insert(CONTENT_RANGE, range);
-    }
-}
-
-fn absent() -> Reply {
-    error(StatusCode::NOT_FOUND, "not found")
-}
-
-fn error(status: StatusCode, message: &str) -> Reply {
-    Reply::json(status, &json!({ "error": message }))
-}
-
-/// To the same place with a slash at the end; what follows `?` goes along.
-fn redirect(location: &str, call: &Call) -> Reply {
-    let location = match call.uri.query() {
-        Some(query) => format!("{location}?{query}"),
-        None => location.to_owned(),
-    };
-    let mut reply = error(StatusCode::MOVED_PERMANENTLY, "this is a directory");
-    if let Ok(location) = HeaderValue::from_str(&location) {
-        reply.headers.insert(LOCATION, location);
-    }
-    reply
 }

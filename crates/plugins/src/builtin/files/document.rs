@@ -70,6 +70,8 @@ pub(super) struct Document {
     pub(super) bytes: Bytes,
     /// The file it was read from, as it was then.
     pub(super) stamp: Stamp,
+    /// For the log: the files whose text is in it, by URL and length.
+    pub(super) includes: Vec<(String, u64)>,
 }
 
 /// Counts a kept document's bytes, and something for what surrounds them.
@@ -77,7 +79,7 @@ pub(super) struct Document {
 pub(super) struct Weight;
 
 /// What a kept thing costs beside its bytes, about.
-const OVERHEAD_BYTES: usize = 1024;
+pub(super) const OVERHEAD_BYTES: usize = 1024;
 
 impl quick_cache::Weighter<Box<str>, Arc<Document>> for Weight {
     fn weight(&self, path: &Box<str>, document: &Arc<Document>) -> u64 {

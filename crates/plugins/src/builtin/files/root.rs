@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::io::Errno;
 
 /// How often a lookup that a rename disturbed is tried again.
@@ -185,6 +185,20 @@ impl Root {
             None => openat(&self.directory, ".", last, Mode::empty()).map_err(miss),
         }
     }
+}
+
+/// Looks at a file that the owner named in the configuration, wherever it is.
+pub(super) fn look_anywhere(path: &Path, patience: Patience) -> Result<Stamp, Miss> {
+    let metadata = match patience {
+        Patience::Blocking => fs::metadata(path).map_err(miss_io)?,
+        Patience::Cached => {
+            let flags = Purpose::Look.flags();
+            let seen = openat2(CWD, path, flags, Mode::empty(), ResolveFlags::CACHED)
+                .map_err(|_| Miss::WouldBlock)?;
+            File::from(seen).metadata().map_err(Miss::Failed)?
+        }
+    };
+    if metadata.is_file() { Ok(Stamp::of(&metadata)) } else { Err(Miss::Absent) }
 }
 
 fn miss(error: Errno) -> Miss {

@@ -4,11 +4,17 @@ use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::symlink;
 use std::pin::Pin;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use http::header::{ACCEPT_RANGES, ETAG, IF_NONE_MATCH, LAST_MODIFIED, RANGE};
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::{
+    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LAST_MODIFIED,
+    LOCATION, RANGE,
+};
 use http_body::Body as _;
 
+use super::shelf::KEPT_TOTAL_BYTES_MAX;
 use super::*;
 
 struct Fixture {
@@ -307,4 +313,161 @@ fn what_cannot_be_opened_stops_the_start() {
     let mut unwritable = settings(fixture.docs(""));
     unwritable.common_log = Some(fixture.docs("no/log"));
     assert!(matches!(open(unwritable), Err(FileServerError::CommonLog { .. })));
+}
+
+fn with_pages() -> Fixture {
+    let mut fixture = fixture();
+    for (name, text) in [
+        ("page.md", "# The *heading*\n\n|a|\n|-|\n|1|\n\n```python\nreturn 1\n```\n"),
+        ("plain.md", "text"),
+        ("chosen.md", "@TITLE=Chosen <one>@\n# Heading\n"),
+        ("magic.html", "<head><title>x</title></head>@TITLE=T@[@INCLUDE=part.inc@]"),
+        ("part.inc", "part"),
+        ("clock.html", "@TIME=+%Y@"),
+        ("waiting.md", "[@INCLUDE=later.inc@]"),
+        ("sub/index.html", "\\@TITLE=x@"),
+    ] {
+        fs::write(fixture.docs(name), text).unwrap();
+    }
+    let mut settings = settings(fixture.docs(""));
+    settings.markdown_css = Some("/doc/md.css".to_owned());
+    settings.highlight_css = Some("/doc/hi.css?a&b".to_owned());
+    settings.log_includes = true;
+    settings.common_log = Some(fixture.outer.path().join("access.log"));
+    fixture.server = FileServer::open(settings).unwrap();
+    fixture
+}
+
+impl Fixture {
+    async fn text(&self, subpath: &str) -> String {
+        let got = self.get(subpath).await;
+        assert_eq!((got.status, got.header(CONTENT_TYPE)), (200, "text/html; charset=utf-8"));
+        String::from_utf8(got.bytes).unwrap()
+    }
+}
+
+#[track_caller]
+fn check_parts(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+}
+
+#[tokio::test]
+async fn markdown_becomes_a_page_with_title_and_style_sheets() {
+    let fixture = with_pages();
+    let page = fixture.text("page.md").await;
+    check_parts(
+        &page,
+        &[
+            "<title>The heading</title>",
+            "<link rel=\"stylesheet\" href=\"/doc/md.css\">",
+            "<link rel=\"stylesheet\" href=\"/doc/hi.css?a&amp;b\">",
+            "<td>1</td>",
+            "<div class=\"codehilite\"><pre><span></span><code><span class=\"k\">return</span>",
+        ],
+    );
+    check_parts(&fixture.text("plain.md").await, &["<title>plain.md</title>", "<p>text</p>"]);
+    let chosen = fixture.text("chosen.md").await;
+    check_parts(&chosen, &["<title>Chosen &lt;one&gt;</title>"]);
+    assert!(!chosen.contains("@TITLE"));
+}
+
+#[tokio::test]
+async fn an_envelope_holds_the_page_and_its_edit_is_seen() {
+    let mut fixture = with_pages();
+    let envelope = fixture.outer.path().join("envelope.html");
+    fs::write(&envelope, "<{title}|{markdown_css}|{highlight_css}|{mdhtml}|{other}>").unwrap();
+    let mut settings = settings(fixture.docs(""));
+    settings.markdown_css = Some("/md.css".to_owned());
+    settings.markdown_envelope = Some(envelope.clone());
+    fixture.server = FileServer::open(settings).unwrap();
+    settle();
+    check_text(&fixture.get("plain.md").await, 200, "<plain.md|/md.css||<p>text</p>\n|{other}>");
+    check_text(&fixture.get("plain.md").await, 200, "<plain.md|/md.css||<p>text</p>\n|{other}>");
+    fs::write(&envelope, "new {mdhtml}").unwrap();
+    check_text(&fixture.get("plain.md").await, 200, "new <p>text</p>\n");
+    // Without it, pages are still shown.
+    fs::remove_file(&envelope).unwrap();
+    check_parts(&fixture.text("plain.md").await, &["<!DOCTYPE html>", "<p>text</p>"]);
+}
+
+#[tokio::test]
+async fn a_kept_page_follows_every_file_it_is_made_of() {
+    let fixture = with_pages();
+    settle();
+    let before = fixture.get("magic.html").await;
+    check_text(&before, 200, "<head><title>T</title></head>[part]");
+    let again = fixture.get("magic.html").await;
+    assert_eq!(again.header(ETAG), before.header(ETAG));
+    fs::write(fixture.docs("part.inc"), "edit").unwrap();
+    check_text(&fixture.get("magic.html").await, 200, "<head><title>T</title></head>[edit]");
+    check_parts(&fixture.text("waiting.md").await, &["[<!-- later.inc: not found -->]"]);
+    fs::write(fixture.docs("later.inc"), "here").unwrap();
+    check_parts(&fixture.text("waiting.md").await, &["[here]"]);
+}
+
+#[tokio::test]
+async fn a_page_is_conditional_and_has_parts_like_a_file() {
+    let fixture = with_pages();
+    let whole = fixture.get("magic.html").await;
+    let known = [(IF_NONE_MATCH.as_str(), whole.header(ETAG))];
+    assert_eq!(fixture.ask(Method::GET, Some("magic.html"), &known).await.status, 304);
+    let part = [(RANGE.as_str(), "bytes=0-5")];
+    check_text(&fixture.ask(Method::GET, Some("magic.html"), &part).await, 206, "<head>");
+    let head = fixture.ask(Method::HEAD, Some("magic.html"), &[]).await;
+    assert_eq!(head.header(CONTENT_LENGTH), whole.bytes.len().to_string());
+}
+
+#[tokio::test]
+async fn a_page_with_the_time_says_that_it_changes() {
+    let fixture = with_pages();
+    let got = fixture.get("clock.html").await;
+    assert_eq!((got.header("cache-control"), got.header(LAST_MODIFIED)), ("no-cache", ""));
+    assert_eq!(got.bytes.len(), 4);
+}
+
+#[tokio::test]
+async fn html_without_variables_is_a_file_like_any_other() {
+    let fixture = with_pages();
+    settle();
+    let got = fixture.get("").await;
+    check_text(&got, 200, "<p>root</p>");
+    assert!(!got.header(ETAG).starts_with("\"p-"));
+    assert!(fixture.server.shelf.kept.get("index.html").is_some());
+    // An edit brings a variable in.
+    fs::write(fixture.docs("index.html"), "<p>@INCLUDE=part.inc@</p>").unwrap();
+    check_text(&fixture.get("").await, 200, "<p>part</p>");
+    check_text(&fixture.get("sub/").await, 200, "@TITLE=x@");
+}
+
+#[tokio::test]
+async fn a_page_too_long_to_expand_is_served_as_it_is() {
+    let fixture = with_pages();
+    let text = "@TITLE=x@".repeat(600_000);
+    fs::write(fixture.docs("long.html"), &text).unwrap();
+    let got = fixture.get("long.html").await;
+    assert!(got.status == 200 && got.bytes == text.as_bytes());
+}
+
+#[tokio::test]
+async fn included_files_are_logged_where_that_is_wanted() {
+    let fixture = with_pages();
+    let log = fixture.outer.path().join("access.log");
+    fixture.get("magic.html").await;
+    drop(fixture.server);
+    let text = fs::read_to_string(log).unwrap();
+    check_parts(&text, &["127.0.0.1 - - [", "] \"GET /doc/part.inc HTTP/1.1\" 200 4\n"]);
+}
+
+#[tokio::test]
+async fn many_at_once_get_the_same_page() {
+    let fixture = Arc::new(with_pages());
+    let mut asking = tokio::task::JoinSet::new();
+    for _ in 0..50 {
+        let fixture = Arc::clone(&fixture);
+        asking.spawn(async move { fixture.get("page.md").await.bytes });
+    }
+    let all = asking.join_all().await;
+    assert!(all.windows(2).all(|pair| pair[0] == pair[1]));
 }
