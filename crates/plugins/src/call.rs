@@ -56,7 +56,11 @@ pub struct Reply {
 impl Reply {
     /// A whole answer with its content type.
     #[must_use]
-    pub fn full(status: StatusCode, content_type: http::HeaderValue, body: impl Into<Bytes>) -> Self {
+    pub fn full(
+        status: StatusCode,
+        content_type: http::HeaderValue,
+        body: impl Into<Bytes>,
+    ) -> Self {
         let mut headers = HeaderMap::with_capacity(4);
         headers.insert(http::header::CONTENT_TYPE, content_type);
         Self { status, headers, body: Body::full(body) }

@@ -2,6 +2,32 @@
 //!
 //! Invariant: a [`Config`] is whole. A file with one mistake gives no `Config`, only [`Problems`].
 //! Not here: what was typed (`config/raw` and below).
+//!
+//! The way: text → `ini` or `toml_file` → `source::Document` → `value` (references and types) →
+//! `raw` (each setting by its row of `table`) → `meant` → [`Config`].
+
+mod document;
+mod expansion;
+mod ini;
+mod kinds;
+mod load;
+mod mask;
+mod meant;
+#[cfg(test)]
+mod mutation_tests;
+mod network;
+mod parameters;
+mod problem;
+mod raw;
+mod show;
+mod source;
+mod spelling;
+mod table;
+mod template;
+#[cfg(test)]
+mod tests;
+mod toml_file;
+mod value;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,8 +37,27 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use wire::Secret;
 
-/// Everything the server was told.
-#[derive(Debug, Clone)]
+pub use document::page as document_page;
+pub use problem::{Problem, Problems};
+pub use raw::{Effective, Origin};
+pub use show::{show, show_json};
+pub use value::Environment;
+
+/// What the command line says instead of the file.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// `-l FILE`, relative to the working directory.
+    pub log_file: Option<PathBuf>,
+    /// `-v LEVEL`.
+    pub level: Option<Level>,
+    /// Where to listen.
+    pub bind: Option<String>,
+    /// On which port.
+    pub port: Option<u16>,
+}
+
+/// Everything the server was told. Its `Debug` is that of [`show`]: without secrets.
+#[derive(Clone)]
 pub struct Config {
     /// The file it came from; `None` for the embedded default.
     pub file: Option<PathBuf>,
@@ -28,7 +73,8 @@ pub struct Config {
     pub cors: Option<Cors>,
     /// `[auth] apikey`: the global key.
     pub apikey: Option<Secret>,
-    /// `[plugin_parms]`: file name without `.py` → the parameters of its plugins (typed).
+    /// `[plugin_parms]`: file name without `.py`, lower-case → the parameters of its plugins (typed).
+    /// See [`Config::parameters_of`].
     pub plugin_parameters: BTreeMap<String, Map<String, Value>>,
     /// `[file_server]`.
     pub file_server: FileServer,
@@ -38,6 +84,24 @@ pub struct Config {
     pub log: Log,
     /// Every section as plugins see it in `self.config` (section names as written, keys lower-case).
     pub sections: Map<String, Value>,
+    /// What is doubtful but does not keep the server from starting.
+    pub warnings: Vec<Problem>,
+    /// Every value in force and where it comes from, for [`show`].
+    pub effective: Vec<Effective>,
+}
+
+impl Config {
+    /// The parameters of the plugins in the file `stem`.py; keys of the file are lower-case.
+    #[must_use]
+    pub fn parameters_of(&self, stem: &str) -> Option<&Map<String, Value>> {
+        self.plugin_parameters.get(&stem.to_lowercase())
+    }
+}
+
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&show(self))
+    }
 }
 
 /// Where to listen and whom to believe.
@@ -168,6 +232,31 @@ pub enum Level {
     Info,
     /// And what a developer wants to know.
     Debug,
+}
+
+impl Level {
+    /// Its name in any letter case; `WARN` is `warning`, `CRITICAL` is `error`.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        match name.trim().to_ascii_lowercase().as_str() {
+            "error" | "critical" => Some(Self::Error),
+            "warning" | "warn" => Some(Self::Warning),
+            "info" => Some(Self::Info),
+            "debug" => Some(Self::Debug),
+            _ => None,
+        }
+    }
+
+    /// As it is written in the file.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Info => "info",
+            Self::Debug => "debug",
+        }
+    }
 }
 
 /// The shape of a log line.
