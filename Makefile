@@ -1,0 +1,31 @@
+# The ways into this repository. `make` alone lists them; all are safe to repeat.
+.POSIX:
+.SUFFIXES:
+
+CARGO = cargo
+# Where cargo builds; a directory of your own is respected.
+TARGET = $${CARGO_TARGET_DIR:-target}
+
+.PHONY: help run test setup bench-plugins clean
+
+help: ## list these targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 24
+
+run: ## install what is missing, build, and serve the example plugins
+	@scripts/setup run
+	$(CARGO) build --release --locked --package gatehouse
+	@exec "$(TARGET)/release/gatehouse" serve --default
+
+test: setup ## install what is missing, then run every check and test
+	$(CARGO) xtask ci
+
+setup: ## install what building and testing needs, and nothing else
+	@scripts/setup test
+
+bench-plugins: ## measure the plugin server
+	@scripts/setup test
+	@benches/plugins/run.sh
+
+clean: ## remove everything that was built or installed here
+	$(CARGO) clean
+	rm -rf .venv .bench

@@ -1,0 +1,101 @@
+"""What `scripts/setup` finds missing, on machines made of a PATH with chosen commands."""
+
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+SETUP = Path(__file__).resolve().parent.parent / "setup"
+# What the script itself is made of, present on every Debian.
+BASE = ["sh", "mktemp", "rm", "tr", "sed", "id", "env", "dirname", "cat"]
+PRETEND = {
+    "cc": "#!/bin/sh\nexit 0\n",
+    "cc-without-libc": "#!/bin/sh\nexit 1\n",
+    "python3": "#!/bin/sh\nexit 0\n",
+    "python3-too-old": '#!/bin/sh\ncase "$*" in *version_info*) exit 1 ;; esac\nexit 0\n',
+    "python3-without-venv": '#!/bin/sh\ncase "$*" in *ensurepip*) exit 1 ;; esac\nexit 0\n',
+    "curl": "#!/bin/sh\nexit 0\n",
+    "openssl": "#!/bin/sh\nexit 0\n",
+    "sudo-refusing": "#!/bin/sh\nexit 1\n",
+    "apt-get": "#!/bin/sh\nexit 0\n",
+    "id-of-a-user": "#!/bin/sh\necho 1000\n",
+}
+
+
+class SetupTest(unittest.TestCase):
+    def setUp(self):
+        self.bin = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, self.bin)
+        for name in BASE:
+            (self.bin / name).symlink_to(shutil.which(name))
+
+    def have(self, **commands):
+        """Puts commands into the PATH: name=which of the pretended ones."""
+        for name, pretended in commands.items():
+            path = self.bin / name.replace("_", "-")
+            path.unlink(missing_ok=True)
+            path.write_text(PRETEND[pretended])
+            path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+    def run_setup(self, *arguments):
+        return subprocess.run(
+            [self.bin / "sh", SETUP, *arguments],
+            env={"PATH": str(self.bin), "TMPDIR": tempfile.gettempdir()},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+
+    def check_plan(self, what, packages):
+        done = self.run_setup("plan", what)
+        self.assertEqual((done.returncode, done.stdout.split()), (0, packages), done.stderr)
+
+    def test_a_bare_machine_lacks_everything(self):
+        self.check_plan("run", ["gcc", "libc6-dev", "python3"])
+        self.check_plan(
+            "test", ["gcc", "libc6-dev", "python3", "python3-venv", "curl", "openssl"]
+        )
+
+    def test_a_complete_machine_lacks_nothing(self):
+        self.have(cc="cc", python3="python3", curl="curl", openssl="openssl")
+        self.check_plan("run", [])
+        self.check_plan("test", [])
+
+    def test_a_compiler_without_its_library_is_no_compiler(self):
+        self.have(cc="cc-without-libc", python3="python3")
+        self.check_plan("run", ["gcc", "libc6-dev"])
+
+    def test_an_old_python_is_no_python(self):
+        self.have(cc="cc", python3="python3-too-old")
+        self.check_plan("run", ["python3"])
+
+    def test_debian_python_without_ensurepip_needs_a_package_for_tests_only(self):
+        self.have(cc="cc", python3="python3-without-venv", curl="curl", openssl="openssl")
+        self.check_plan("run", [])
+        self.check_plan("test", ["python3-venv"])
+
+    def test_without_rights_the_one_command_is_printed(self):
+        self.have(cc="cc", apt_get="apt-get", sudo="sudo-refusing", id="id-of-a-user")
+        done = self.run_setup("run")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("apt-get install -y --no-install-recommends python3\n", done.stderr)
+
+    def test_without_apt_the_packages_are_named(self):
+        self.have(cc="cc")
+        done = self.run_setup("run")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("python3", done.stderr)
+        self.assertNotIn("apt-get", done.stderr)
+
+    def test_an_unknown_word_is_refused(self):
+        self.assertEqual(self.run_setup("tset").returncode, 2)
+        self.assertEqual(self.run_setup().returncode, 2)
+
+
+if __name__ == "__main__":
+    sys.exit(unittest.main())
