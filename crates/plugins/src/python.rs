@@ -36,6 +36,4 @@ pub struct PythonSettings {
     pub handler_timeout: Duration,
     /// `self.log` leaves out what is more detailed: ERROR, WARNING, INFO, DEBUG.
     pub log_level: &'static str,
-    /// The old program's `args.log`: the log file, if any.
-    pub log_file: Option<PathBuf>,
 }

@@ -17,7 +17,7 @@ pub const RESERVED: [&str; 4] = ["plugins", "reload", "load", "unload"];
 pub struct Settings {
     /// Where plugin files are, in this order.
     pub directories: Vec<PathBuf>,
-    /// File name without `.py`, or name of a built-in plugin → parameters.
+    /// File name without `.py`, or name of a built-in plugin, in lower case → parameters.
     pub parameters: BTreeMap<String, Parameters>,
     /// The configuration as plugins see it.
     pub config: Map<String, Value>,
@@ -33,7 +33,7 @@ impl Settings {
     /// The parameters for `name`; empty when none are configured.
     #[must_use]
     pub fn parameters(&self, name: &str) -> Parameters {
-        self.parameters.get(name).cloned().unwrap_or_default()
+        self.parameters.get(&name.to_lowercase()).cloned().unwrap_or_default()
     }
 
     /// How many files may be starting at the same time: starting is mostly work for a processor.

@@ -174,7 +174,7 @@ impl Unit {
             },
             Source::SystemInfo => {
                 // It tells about the machine; strangers learn that only when the operator says so.
-                if !settings.parameters.contains_key(&label) {
+                if !settings.parameters.contains_key(&label.to_lowercase()) {
                     access = Access::Local;
                 }
                 Content::SystemInfo(Arc::new(SystemInfo::start()))

@@ -1,3 +1,13 @@
 //! The server: configuration, doors and life cycle around the rooms.
+//!
+//! `startup` builds and runs everything; `site` is what requests and changes meet; `http` is the door.
 
+pub mod accounts;
 pub mod config;
+pub mod http;
+pub mod log;
+pub mod shutdown;
+pub mod site;
+pub mod sockets;
+pub mod startup;
+pub mod watch;

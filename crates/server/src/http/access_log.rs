@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use http::{Method, StatusCode, Uri};
 use plugins::builtin::files::{AccessLine, FileServer};
@@ -29,6 +30,8 @@ pub struct Line {
     pub bytes: u64,
     /// When the request's head had come.
     pub begin: Instant,
+    /// The same by the clock on the wall, for the file server's own log.
+    pub began_at: SystemTime,
     /// Whether it goes to the server's log.
     pub is_logged: bool,
     /// The file server that answered, for its own log.
@@ -62,12 +65,13 @@ impl Drop for Line {
         }
         if let Some(files) = &self.files {
             files.log(AccessLine {
-                client: self.client,
+                ip: self.client,
                 method: self.method.clone(),
                 target: self.uri.path().to_owned(),
                 version: self.version,
                 status: self.status,
                 bytes: self.bytes,
+                time: self.began_at,
             });
         }
     }

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, Request, Response};
@@ -59,6 +60,7 @@ impl Door {
             status: http::StatusCode::OK,
             bytes: 0,
             begin: Instant::now(),
+            began_at: SystemTime::now(),
             is_logged: false,
             files: None,
         });
@@ -111,7 +113,7 @@ impl Door {
 
 fn common_log(runtime: &Runtime) -> Option<Arc<FileServer>> {
     match runtime {
-        Runtime::Files(files) if files.has_log() => Some(Arc::clone(files)),
+        Runtime::Files(files) if files.is_logging() => Some(Arc::clone(files)),
         Runtime::Files(_) | Runtime::Python { .. } | Runtime::SystemInfo(_) => None,
     }
 }

@@ -1,0 +1,153 @@
+//! The command line, as typed.
+//!
+//! Called as `gatehouse` the program has commands; called through a link named `pserve` it takes that
+//! program's options.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+use cli::plugin::PluginArgs;
+use server::config::Level;
+
+/// What to do.
+#[derive(Debug)]
+pub(crate) enum Task {
+    /// Serve.
+    Serve(ServeArgs),
+    /// Look at a configuration.
+    Config(ConfigCommand),
+    /// Look after plugins of a running server.
+    Plugin(PluginWithFile),
+}
+
+/// One self-hosted server: drop a plugin into a folder, get an authenticated HTTP endpoint.
+#[derive(Debug, Parser)]
+#[command(name = "gatehouse", version)]
+struct Gatehouse {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server
+    Serve(ServeArgs),
+    /// Check a configuration, or show what is in force
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// List, reload, load, unload or write plugins
+    Plugin(PluginWithFile),
+}
+
+/// Arguments of `gatehouse serve`.
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// The configuration file (INI, or TOML when it ends in .toml); without it gatehouse.ini or
+    /// gatehouse.toml in this directory
+    #[arg(short = 'i', long = "ini-file", visible_alias = "config", value_name = "FILE")]
+    pub(crate) ini_file: Option<PathBuf>,
+    /// Use the embedded configuration: port 9192 on this machine, plugins from ./plugins
+    #[arg(long, conflicts_with = "ini_file")]
+    pub(crate) default: bool,
+    /// Write the log to this file
+    #[arg(short = 'l', long, value_name = "FILE")]
+    pub(crate) log: Option<PathBuf>,
+    /// How much is logged: error, warning, info or debug
+    #[arg(short = 'v', long, value_name = "LEVEL", value_parser = level)]
+    pub(crate) level: Option<Level>,
+    /// Listen on this address instead of the configured one
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) bind: Option<String>,
+    /// Listen on this port instead of the configured one; 0 takes a free one
+    #[arg(long, value_name = "PORT")]
+    pub(crate) port: Option<u16>,
+    /// Reload by itself when a plugin or the configuration changes (for development)
+    #[arg(long)]
+    pub(crate) watch: bool,
+}
+
+/// Arguments of `gatehouse config`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Tell everything that is wrong with a file
+    Check {
+        /// The configuration file
+        file: PathBuf,
+    },
+    /// Print every value in force and where it comes from; secrets are masked
+    Show {
+        /// The configuration file; without it gatehouse.ini or gatehouse.toml in this directory
+        #[arg(short = 'i', long = "ini-file", value_name = "FILE")]
+        ini_file: Option<PathBuf>,
+        /// Show the embedded configuration
+        #[arg(long, conflicts_with = "ini_file")]
+        default: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Arguments of `gatehouse plugin`.
+#[derive(Debug, Args)]
+pub(crate) struct PluginWithFile {
+    /// The server's configuration file, to find its address and key
+    #[arg(short = 'i', long = "ini-file", value_name = "FILE", global = true)]
+    pub(crate) ini_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) plugin: PluginArgs,
+}
+
+/// Plugin server: the command line of the program of that name
+#[derive(Debug, Parser)]
+#[command(name = "pserve", version)]
+struct Pserve {
+    /// The configuration file [default: pserve.ini]
+    #[arg(short = 'i', long = "ini-file", value_name = "ini-file")]
+    ini_file: Option<PathBuf>,
+    /// Set a log file
+    #[arg(short = 'l', long, value_name = "file")]
+    log: Option<PathBuf>,
+    /// Logging level: DEBUG, INFO, WARNING, ERROR or CRITICAL
+    #[arg(short = 'v', long, value_name = "level", value_parser = level)]
+    level: Option<Level>,
+}
+
+fn level(text: &str) -> Result<Level, String> {
+    Level::parse(text).ok_or_else(|| "expected error, warning, info or debug".into())
+}
+
+/// Reads the command line; what cannot be meant ends the program with a message.
+pub(crate) fn parse() -> Task {
+    let called_as = std::env::args_os().next().unwrap_or_default();
+    let called_as = Path::new(&called_as).file_stem().unwrap_or_default();
+    if called_as == "pserve" {
+        let pserve = Pserve::parse();
+        return Task::Serve(ServeArgs {
+            ini_file: Some(pserve.ini_file.unwrap_or_else(|| "pserve.ini".into())),
+            default: false,
+            log: pserve.log,
+            level: pserve.level,
+            bind: None,
+            port: None,
+            watch: false,
+        });
+    }
+    match Gatehouse::parse().command {
+        Command::Serve(arguments) => Task::Serve(arguments),
+        Command::Config(command) => Task::Config(command),
+        Command::Plugin(arguments) => Task::Plugin(arguments),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_lines_are_consistent() {
+        Gatehouse::command().debug_assert();
+        Pserve::command().debug_assert();
+    }
+}

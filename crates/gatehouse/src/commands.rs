@@ -1,0 +1,141 @@
+//! What each command does: mostly, which library is asked.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use cli::CliError;
+use cli::connection::{Connection, ConnectionOptions, KEY_VARIABLE};
+use server::config::{self, Config, Overrides};
+use server::site::Origin;
+use server::startup;
+
+use crate::arguments::{ConfigCommand, PluginWithFile, ServeArgs, Task};
+
+/// The files that are looked for when none is named.
+const USUAL_FILES: [&str; 2] = ["gatehouse.ini", "gatehouse.toml"];
+
+impl Task {
+    /// Does it.
+    pub(crate) fn run(self) -> ExitCode {
+        match self {
+            Self::Serve(arguments) => serve(arguments),
+            Self::Config(ConfigCommand::Check { file }) => check(file),
+            Self::Config(ConfigCommand::Show { ini_file, default, json }) => {
+                show(ini_file, default, json)
+            }
+            Self::Plugin(arguments) => plugin(&arguments),
+        }
+    }
+}
+
+/// A message for the operator. That nobody reads it is no reason to fail otherwise.
+fn complain(message: impl std::fmt::Display) -> ExitCode {
+    let _ = writeln!(io::stderr(), "gatehouse: {message}");
+    ExitCode::FAILURE
+}
+
+fn print(text: impl std::fmt::Display) -> ExitCode {
+    match writeln!(io::stdout(), "{text}") {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(error),
+    }
+}
+
+/// The file that is meant: the one that was named, else a usual one in this directory.
+fn find_file(named: Option<PathBuf>) -> Result<PathBuf, String> {
+    let usual = || USUAL_FILES.iter().map(PathBuf::from).find(|path| path.is_file());
+    named.or_else(usual).ok_or_else(|| {
+        format!(
+            "no configuration: name one with -i FILE, put {} into this directory, or use --default",
+            USUAL_FILES.join(" or ")
+        )
+    })
+}
+
+fn origin(
+    named: Option<PathBuf>,
+    default: bool,
+    overrides: Overrides,
+) -> Result<Origin, String> {
+    let file = if default { None } else { Some(find_file(named)?) };
+    Ok(Origin { file, overrides })
+}
+
+fn serve(arguments: ServeArgs) -> ExitCode {
+    let overrides = Overrides {
+        log_file: arguments.log,
+        level: arguments.level,
+        bind: arguments.bind,
+        port: arguments.port,
+    };
+    let origin = match origin(arguments.ini_file, arguments.default, overrides) {
+        Ok(origin) => origin,
+        Err(message) => return complain(message),
+    };
+    let options =
+        startup::Options { origin, watch: arguments.watch, show_hints: arguments.default };
+    match startup::run(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(error),
+    }
+}
+
+fn read(file: Option<PathBuf>, default: bool) -> Result<Config, String> {
+    let origin = origin(file, default, Overrides::default())?;
+    origin.read().map_err(|problems| problems.to_string())
+}
+
+/// The same reading as at start and reload; nothing is opened or bound.
+fn check(file: PathBuf) -> ExitCode {
+    let shown = file.display().to_string();
+    match read(Some(file), false) {
+        Ok(config) => {
+            for warning in &config.warnings {
+                let _ = writeln!(io::stderr(), "warning: {warning}");
+            }
+            print(format!("{shown}: no mistakes"))
+        }
+        Err(problems) => {
+            let _ = writeln!(io::stderr(), "{problems}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn show(file: Option<PathBuf>, default: bool, json: bool) -> ExitCode {
+    match read(file, default) {
+        Ok(config) if json => print(config::show_json(&config)),
+        Ok(config) => print(config::show(&config).trim_end()),
+        Err(problems) => complain(problems),
+    }
+}
+
+fn plugin(arguments: &PluginWithFile) -> ExitCode {
+    let connect = |options: &ConnectionOptions| {
+        let key = std::env::var(KEY_VARIABLE).ok();
+        options.resolve(key, || configured(arguments.ini_file.clone()))
+    };
+    let result = cli::plugin::run(&arguments.plugin, connect, &mut io::stdout());
+    cli::end(result, arguments.plugin.json, &mut io::stderr())
+}
+
+/// The server that the configuration file describes; without a file, the embedded configuration's.
+fn configured(file: Option<PathBuf>) -> Result<Connection, CliError> {
+    let default = file.is_none() && find_file(None).is_err();
+    let config = read(file, default).map_err(CliError::Configuration)?;
+    let host = match config.network.bind_to.as_str() {
+        // "Every address" includes this machine's own.
+        "0.0.0.0" | "" => "127.0.0.1".to_owned(),
+        "::" | "[::]" => "[::1]".to_owned(),
+        host if host.contains(':') && !host.starts_with('[') => format!("[{host}]"),
+        host => host.to_owned(),
+    };
+    let scheme = if config.tls.is_some() { "https" } else { "http" };
+    Ok(Connection {
+        url: format!("{scheme}://{host}:{}", config.network.port),
+        key: config.apikey,
+        // A certificate that this machine's configuration names is one to trust.
+        ca_file: config.tls.map(|tls| tls.certfile),
+    })
+}

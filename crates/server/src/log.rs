@@ -1,0 +1,195 @@
+//! The server's log: lines for an operator, on standard error or in a file.
+//!
+//! Invariant: logging never holds up a request. Lines go through a bounded queue to one thread; when the
+//! disk is full or slow they are dropped and counted, and the count is the first line that fits again.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::{Registry, reload};
+
+use crate::config::{Level, Log, LogFormat};
+
+/// Lines that may wait.
+const QUEUE_LINES: usize = 8192;
+
+enum Message {
+    Line(Vec<u8>),
+    Reopen,
+    /// Answered when everything before it has been written.
+    Flush(SyncSender<()>),
+}
+
+/// What can be changed while the server runs.
+#[derive(Clone)]
+pub struct Handle {
+    level: reload::Handle<LevelFilter, Registry>,
+    queue: SyncSender<Message>,
+}
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("log::Handle")
+    }
+}
+
+impl Handle {
+    /// Leaves out what is more detailed than `level` from now on.
+    pub fn set_level(&self, level: Level) {
+        // It fails only when the subscriber is gone, and then nobody logs.
+        let _ = self.level.modify(|filter| *filter = filter_of(level));
+    }
+
+    /// Opens the file again: it may have been moved away by a log rotation.
+    pub fn reopen(&self) {
+        let _ = self.queue.try_send(Message::Reopen);
+    }
+
+    /// Waits, not for long, until what was logged is written.
+    pub fn flush(&self) {
+        let (done, written) = sync_channel(1);
+        if self.queue.send(Message::Flush(done)).is_ok() {
+            let _ = written.recv_timeout(Duration::from_secs(2));
+        }
+    }
+}
+
+fn filter_of(level: Level) -> LevelFilter {
+    match level {
+        Level::Error => LevelFilter::ERROR,
+        Level::Warning => LevelFilter::WARN,
+        Level::Info => LevelFilter::INFO,
+        Level::Debug => LevelFilter::DEBUG,
+    }
+}
+
+/// Starts logging as `settings` say. Once per process.
+///
+/// # Errors
+/// When the file cannot be opened.
+pub fn start(settings: &Log) -> io::Result<Handle> {
+    use tracing_subscriber::layer::SubscriberExt as _;
+    use tracing_subscriber::util::SubscriberInitExt as _;
+    let target = Target::open(settings.file.as_deref())?;
+    let is_terminal = settings.file.is_none() && io::stderr().is_terminal();
+    let (queue, lines) = sync_channel(QUEUE_LINES);
+    let lost = Arc::new(AtomicU64::new(0));
+    let writer = Writer { queue: queue.clone(), lost: Arc::clone(&lost) };
+    std::thread::Builder::new().name("log".into()).spawn(move || target.write_all(&lines, &lost))?;
+    let (filter, level) = reload::Layer::new(filter_of(settings.level));
+    let registry = tracing_subscriber::registry().with(filter);
+    // A second start in one process (tests of a library) keeps the first one's subscriber.
+    let _ = match settings.format {
+        LogFormat::Text => registry
+            .with(tracing_subscriber::fmt::layer().with_ansi(is_terminal).with_writer(writer))
+            .try_init(),
+        LogFormat::Json => registry
+            .with(tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(writer))
+            .try_init(),
+    };
+    Ok(Handle { level, queue })
+}
+
+/// The one that writes.
+enum Target {
+    Stderr,
+    File { path: PathBuf, file: File },
+}
+
+impl Target {
+    fn open(path: Option<&Path>) -> io::Result<Self> {
+        let Some(path) = path else { return Ok(Self::Stderr) };
+        let file = open(path)
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+        Ok(Self::File { path: path.to_owned(), file })
+    }
+
+    fn write_all(mut self, lines: &Receiver<Message>, lost: &AtomicU64) {
+        while let Ok(message) = lines.recv() {
+            match message {
+                Message::Line(line) => self.write_line(&line, lost),
+                Message::Reopen => self.reopen(),
+                Message::Flush(done) => {
+                    let _ = done.send(());
+                }
+            }
+        }
+    }
+
+    fn write_line(&mut self, line: &[u8], lost: &AtomicU64) {
+        let before = lost.swap(0, Ordering::Relaxed);
+        if before > 0 && self.write(format!("({before} log lines were lost)\n").as_bytes()).is_err() {
+            lost.fetch_add(before, Ordering::Relaxed);
+        }
+        if self.write(line).is_err() {
+            lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Stderr => io::stderr().write_all(bytes),
+            Self::File { file, .. } => file.write_all(bytes),
+        }
+    }
+
+    /// A file that cannot be opened again leaves the old one in use.
+    fn reopen(&mut self) {
+        if let Self::File { path, file } = self
+            && let Ok(fresh) = open(path)
+        {
+            *file = fresh;
+        }
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(path)
+}
+
+#[derive(Clone)]
+struct Writer {
+    queue: SyncSender<Message>,
+    lost: Arc<AtomicU64>,
+}
+
+impl MakeWriter<'_> for Writer {
+    type Writer = Entry;
+
+    fn make_writer(&self) -> Entry {
+        Entry { line: Vec::with_capacity(256), to: self.clone() }
+    }
+}
+
+/// One line on its way; it is handed over when it is complete.
+struct Entry {
+    line: Vec<u8>,
+    to: Writer,
+}
+
+impl Write for Entry {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.line.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let line = std::mem::take(&mut self.line);
+        if self.to.queue.try_send(Message::Line(line)).is_err() {
+            self.to.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}

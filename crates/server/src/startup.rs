@@ -1,0 +1,280 @@
+//! Puts the server together and runs it: read → log → bind → load → serve → drain.
+//!
+//! Invariant: sockets are bound before plugins are loaded and served after, so a port in use is told at
+//! once and the first request already meets every plugin.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use plugins::python::package::Package;
+use plugins::registry::{ChangeError, Outcome, Registry};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::config::{Config, Problems};
+use crate::http::activity::TimeLimits;
+use crate::http::listener::Listener;
+use crate::http::tls::TlsError;
+use crate::log;
+use crate::shutdown::{Signals, Wish};
+use crate::site::{Origin, Site};
+use crate::sockets::{self, BindError};
+use crate::watch::Watch;
+
+/// How to run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where the configuration comes from.
+    pub origin: Origin,
+    /// Whether changed files are reloaded by themselves.
+    pub watch: bool,
+    /// Whether commands to try are printed.
+    pub show_hints: bool,
+}
+
+/// Why the server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration cannot be used.
+    #[error("{0}")]
+    Config(Problems),
+    /// The log file cannot be opened.
+    #[error("[log] file: {0}")]
+    Log(io::Error),
+    /// Nothing to listen on.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The certificate cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The plugin directory cannot be read.
+    #[error("[paths] plugins: {0}")]
+    Plugins(#[from] ChangeError),
+    /// The Python package cannot be written anywhere.
+    #[error("no place for the embedded Python package (set XDG_CACHE_HOME): {0}")]
+    Package(io::Error),
+    /// The pid file cannot be written.
+    #[error("[paths] pidfile {0}: {1}")]
+    Pidfile(PathBuf, io::Error),
+    /// A file or directory cannot be watched.
+    #[error("--watch: {0}")]
+    Watch(#[from] notify::Error),
+    /// The system refuses something that every system gives.
+    #[error("{0}")]
+    System(#[from] io::Error),
+}
+
+/// Runs the server until a signal ends it.
+///
+/// # Errors
+/// When it cannot start.
+pub fn run(options: &Options) -> Result<(), StartError> {
+    say(&format!("gatehouse {}, pid {}", env!("CARGO_PKG_VERSION"), std::process::id()));
+    let config = options.origin.read().map_err(StartError::Config)?;
+    let log = log::start(&config.log).map_err(StartError::Log)?;
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    allow_many_files();
+    let outcome = runtime()?.block_on(serve(options, config, log.clone()));
+    log.flush();
+    outcome
+}
+
+/// One thread where there is one processor: no thread then waits for another.
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let mut builder = if processors == 1 {
+        tokio::runtime::Builder::new_current_thread()
+    } else {
+        tokio::runtime::Builder::new_multi_thread()
+    };
+    builder.enable_all().thread_name("gatehouse").build()
+}
+
+/// Every connection is a file; the usual soft limit of 1024 is for programs that use `select`.
+fn allow_many_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!("the limit of open files stays as it is: {error}");
+    }
+}
+
+/// A line for whoever started the server. That nobody reads it is no reason to fail.
+fn say(line: &str) {
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+async fn serve(options: &Options, config: Config, log: log::Handle) -> Result<(), StartError> {
+    let mut signals = Signals::listen()?;
+    let sockets = sockets::bind(&config.network.bind_to, config.network.port).await?;
+    let package = Package::install().map_err(StartError::Package)?;
+    let _pidfile = config.paths.pidfile.as_deref().map(Pidfile::write).transpose()?;
+    let site = Site::new(options.origin.clone(), config, Registry::new(package), log)?;
+    let site = Arc::new(site);
+    let outcome = tokio::select! {
+        outcome = site.load_all() => outcome?,
+        () = ended(&mut signals) => return Ok(()),
+    };
+    let watch = start_watch(options, &site)?;
+    let addresses = addresses(&site.config(), &sockets)?;
+    let mut doors = Doors::open(&site, sockets);
+    announce(options, &addresses, &outcome);
+    let watching = async {
+        match watch {
+            Some(watch) => watch.reload_on_changes(&site).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(watching);
+    loop {
+        tokio::select! {
+            wish = signals.next() => match wish {
+                Wish::Reload => reload(&site, &mut doors).await,
+                Wish::End => break,
+            },
+            () = &mut watching => {}
+        }
+    }
+    tokio::select! {
+        () = end(&site, doors) => {}
+        () = ended(&mut signals) => tracing::warn!("ended at once, without waiting for requests"),
+    }
+    Ok(())
+}
+
+async fn ended(signals: &mut Signals) {
+    while signals.next().await != Wish::End {}
+}
+
+fn start_watch(options: &Options, site: &Site) -> Result<Option<Watch>, notify::Error> {
+    if !options.watch {
+        return Ok(None);
+    }
+    let config = site.config();
+    Watch::new(&config.paths.plugins, config.file.as_deref()).map(Some)
+}
+
+fn addresses(config: &Config, sockets: &[TcpListener]) -> io::Result<Vec<String>> {
+    let scheme = if config.tls.is_some() { "https" } else { "http" };
+    sockets.iter().map(|socket| Ok(format!("{scheme}://{}", socket.local_addr()?))).collect()
+}
+
+fn announce(options: &Options, addresses: &[String], outcome: &Outcome) {
+    tracing::info!(plugins = ?outcome.names, "ready on {}", addresses.join(" "));
+    for address in addresses {
+        say(&format!("listening on {address}"));
+    }
+    // Systemd, if it started us, may now start what depends on us.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    let Some(address) = addresses.first().filter(|_| options.show_hints) else { return };
+    say("\nTry, in another terminal:");
+    for name in outcome.names.iter().take(8) {
+        say(&format!("  curl {address}/{name}"));
+    }
+    say(&format!("  curl {address}/plugins"));
+    say(&format!("  curl {address}/reload/all\nEnd with Ctrl-C."));
+}
+
+/// Reads everything again. What cannot be used leaves the old in force, and the log says so.
+async fn reload(site: &Arc<Site>, doors: &mut Doors) {
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Reloading]);
+    match site.reload_all().await {
+        Ok(outcome) => {
+            for (file, why, _) in outcome.failures {
+                tracing::error!(plugin = file, "not reloaded: {why}");
+            }
+            doors.move_to(site).await;
+        }
+        Err(error) => tracing::error!("{error}"),
+    }
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+}
+
+/// Requests finish, then plugins are told.
+async fn end(site: &Site, doors: Doors) {
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    let limit = site.config().limits.drain_timeout;
+    tracing::info!("ending: requests in flight have {limit:?}");
+    doors.drain(limit).await;
+    site.registry.shut_down(Duration::ZERO).await;
+    tracing::info!("ended");
+}
+
+/// The sockets that are served, and the way to others.
+struct Doors {
+    bound_to: (String, u16),
+    drain: watch::Sender<Option<Duration>>,
+    listeners: JoinSet<()>,
+}
+
+impl Doors {
+    fn open(site: &Arc<Site>, sockets: Vec<TcpListener>) -> Self {
+        let config = site.config();
+        let bound_to = (config.network.bind_to.clone(), config.network.port);
+        let mut doors =
+            Self { bound_to, drain: watch::Sender::new(None), listeners: JoinSet::new() };
+        doors.serve(site, sockets);
+        doors
+    }
+
+    fn serve(&mut self, site: &Arc<Site>, sockets: Vec<TcpListener>) {
+        let limits = site.config().limits;
+        let times = TimeLimits { header: limits.header_timeout, idle: limits.idle_timeout };
+        for socket in sockets {
+            let (tls, many) = (Arc::clone(&site.tls), limits.connections_max);
+            let listener = Listener::new(socket, Arc::clone(site), tls, times, many);
+            self.listeners.spawn(listener.run(self.drain.subscribe()));
+        }
+    }
+
+    /// Where the configuration names another address: listens there first, then leaves the old one.
+    async fn move_to(&mut self, site: &Arc<Site>) {
+        let config = site.config();
+        let wanted = (config.network.bind_to.clone(), config.network.port);
+        if wanted == self.bound_to {
+            return;
+        }
+        match sockets::bind(&wanted.0, wanted.1).await {
+            Ok(sockets) => {
+                for address in addresses(&config, &sockets).unwrap_or_default() {
+                    say(&format!("listening on {address}"));
+                }
+                let old = std::mem::replace(&mut self.drain, watch::Sender::new(None));
+                old.send_replace(Some(config.limits.drain_timeout));
+                self.serve(site, sockets);
+                self.bound_to = wanted;
+            }
+            Err(error) => tracing::error!("the old address stays in use: {error}"),
+        }
+    }
+
+    async fn drain(mut self, limit: Duration) {
+        self.drain.send_replace(Some(limit));
+        while self.listeners.join_next().await.is_some() {}
+    }
+}
+
+/// The file with the process id, as long as the server runs.
+struct Pidfile(PathBuf);
+
+impl Pidfile {
+    fn write(path: &Path) -> Result<Self, StartError> {
+        std::fs::write(path, format!("{}\n", std::process::id()))
+            .map_err(|error| StartError::Pidfile(path.to_owned(), error))?;
+        Ok(Self(path.to_owned()))
+    }
+}
+
+impl Drop for Pidfile {
+    fn drop(&mut self) {
+        // Gone already is as good.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
