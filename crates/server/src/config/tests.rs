@@ -107,7 +107,7 @@ fn several_mistakes_are_reported_at_once() {
          f:4: [network] lisen: unknown key; did you mean `listen`?\n\
          f:5: [network] certfile: unknown key; `certfile` belongs to [ssl]\n\
          f:6: [network] colour: unknown key; [network] has bindto, port, trusted_proxies\n\
-         f:8: [limits] body_timeout_secs: found `0`, expected a number of seconds above 0, 0 to 3600\n\
+         f:8: [limits] body_timeout_secs: found `0`, expected a number of seconds above 0, at most 3600\n\
          f:10: [log] level: found `loud`, expected error, warning, info or debug\n\
          f:12: [auth] apikey: found a value that is not shown here, expected a key of one line that is not empty\n\
          f:14: [cors] enabled: `bool:ture` is neither a word for true nor one for false; taken as false\n\
