@@ -143,6 +143,14 @@ impl Raw<'_> {
         });
     }
 
+    /// Shows `value` for a setting whose default depends on other settings.
+    pub(super) fn amend(&mut self, row: &Row, value: &impl Shown) {
+        let is_it = |known: &&mut Effective| known.section == row.section && known.key == row.key;
+        if let Some(known) = self.effective.iter_mut().find(is_it) {
+            known.value = value.shown();
+        }
+    }
+
     /// Reports that `missing` is needed because of `reason`.
     pub(super) fn needs(&mut self, missing: &Row, reason: &Row) {
         let message = format!("needs `{}`: {}", missing.key, missing.expected());

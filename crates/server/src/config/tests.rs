@@ -352,6 +352,7 @@ fn each_value_is_shown_with_its_origin() {
     assert_eq!(line("port"), "port = 9192                                   # default");
     assert_eq!(line("apikey"), "apikey = ********                             # f:2");
     assert_eq!(line("header "), "header = Bearer ********                      # f:7");
+    assert_eq!(line("interpreter"), "interpreter = python3                         # default");
     let json = show_json(&config);
     assert_eq!(json["ssl"]["keyfile"], json!({"value": "/k.pem", "from": "f:4"}));
     assert_eq!(json["paths"]["pidfile"], json!({"value": null, "from": "default"}));
