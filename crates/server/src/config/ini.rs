@@ -121,12 +121,13 @@ impl Reader<'_> {
     }
 }
 
-/// The start of a line that could not be read; it may be long, or the rest of a secret.
+/// The first word of a line that could not be read: `apikey hush` must not show its second.
 fn brief(content: &str) -> String {
     const SHOWN_CHARS_MAX: usize = 24;
-    let mut shown: String = content.chars().take(SHOWN_CHARS_MAX).collect();
+    let word = content.split_whitespace().next().unwrap_or_default();
+    let mut shown: String = word.chars().take(SHOWN_CHARS_MAX).collect();
     if shown.len() < content.len() {
-        shown.push('…');
+        shown.push_str(if shown.len() < word.len() { "…" } else { " …" });
     }
     shown
 }
@@ -199,6 +200,7 @@ mod tests {
     #[test]
     fn a_line_that_is_nothing_is_a_problem() {
         check("[a]\nword", Err("f:2: expected `key = value` or `[section]`, found `word`"));
+        check("[a]\nkey hush", Err("f:2: expected `key = value` or `[section]`, found `key …`"));
         check("[a]\n=1", Err("f:2: a key must stand before the `=`"));
         check("x=1", Err("f:1: `x` stands before the first `[section]`"));
         check("[a\nx=1", Err("f:1: a section begins with `[` and ends with `]`"));

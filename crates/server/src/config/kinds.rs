@@ -17,18 +17,26 @@ use super::{AccessLog, IpNetwork, Level, LogFormat};
 pub(super) struct Kind<T> {
     /// What a value must be, for people.
     pub(super) expects: &'static str,
-    /// Least and greatest number.
-    pub(super) range: Option<(u64, u64)>,
+    /// Which numbers.
+    pub(super) range: Option<Range>,
     /// Whether the value is never shown.
     pub(super) secret: bool,
     /// `None`: it is not what is expected.
     pub(super) read: fn(&Value, &Door<'_>) -> Option<T>,
 }
 
+/// Which numbers a setting takes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Range {
+    /// `None`: any above 0.
+    pub(super) least: Option<u64>,
+    pub(super) greatest: u64,
+}
+
 /// What reading depends on.
 pub(super) struct Door<'a> {
     /// Of the setting.
-    pub(super) range: Option<(u64, u64)>,
+    pub(super) range: Option<Range>,
     /// The configuration file's directory.
     pub(super) directory: Option<&'a Path>,
 }
@@ -51,10 +59,11 @@ const fn kind<T>(expects: &'static str, read: fn(&Value, &Door<'_>) -> Option<T>
 
 const fn ranged<T>(
     expects: &'static str,
-    range: (u64, u64),
+    (least, greatest): (u64, u64),
     read: fn(&Value, &Door<'_>) -> Option<T>,
 ) -> Kind<T> {
-    Kind { expects, range: Some(range), secret: false, read }
+    let range = Some(Range { least: Some(least), greatest });
+    Kind { expects, range, secret: false, read }
 }
 
 pub(super) const SWITCH: Kind<bool> =
@@ -169,12 +178,13 @@ pub(super) const fn count(least: u64, greatest: u64) -> Kind<usize> {
 
 /// A time above nothing; parts of a second are fine.
 pub(super) const fn seconds(greatest: u64) -> Kind<Duration> {
-    ranged("a number of seconds above 0", (0, greatest), |value, door| {
-        let seconds: f64 = line(value)?.parse().ok()?;
-        let time = Duration::try_from_secs_f64(seconds).ok()?;
-        let (_, greatest) = door.range?;
-        (time > Duration::ZERO && time <= Duration::from_secs(greatest)).then_some(time)
-    })
+    let read: fn(&Value, &Door<'_>) -> Option<Duration> = |value, door| {
+        let time = Duration::try_from_secs_f64(line(value)?.parse().ok()?).ok()?;
+        let time_max = Duration::from_secs(door.range?.greatest);
+        (time > Duration::ZERO && time <= time_max).then_some(time)
+    };
+    let range = Some(Range { least: None, greatest });
+    Kind { expects: "a number of seconds", range, secret: false, read }
 }
 
 /// A number of bytes.
@@ -238,8 +248,8 @@ fn number(value: &Value, door: &Door<'_>) -> Option<u64> {
 }
 
 fn in_range(number: u64, door: &Door<'_>) -> Option<u64> {
-    let (least, greatest) = door.range?;
-    (least..=greatest).contains(&number).then_some(number)
+    let Range { least, greatest } = door.range?;
+    (least.unwrap_or(1)..=greatest).contains(&number).then_some(number)
 }
 
 /// An origin as a browser sends it: lower-case, without a slash at the end.

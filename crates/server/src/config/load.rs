@@ -64,8 +64,8 @@ fn understand(
 ) -> Result<Config, Problems> {
     let mut problems = Problems::default();
     let document = parse(name, text, &mut problems);
-    // What was misread would only be misunderstood: unknown names, missing keys.
-    if !problems.is_empty() {
+    // After a line that could not be read, more would be missing than really is.
+    if problems.iter().any(|problem| problem.key.is_none()) {
         return Err(problems.sorted());
     }
     let resolver = Resolver::new(&document, environment, &mut problems);

@@ -142,7 +142,11 @@ fn documents(
     of_paths: Option<Documents>,
 ) -> Option<(String, PathBuf)> {
     let Some(own) = own else {
-        return of_paths.map(|d| (d.route.unwrap_or_else(|| "doc".to_owned()), d.directory));
+        let Documents { route, directory } = of_paths?;
+        let route = route.unwrap_or_else(|| "doc".to_owned());
+        let named = Documents { route: Some(route.clone()), directory: directory.clone() };
+        raw.amend(&t::PATHS_DOCUMENTS.row, &named);
+        return Some((route, directory));
     };
     if of_paths.is_some_and(|other| other != own)
         && let Some(node) = raw.given(&t::PATHS_DOCUMENTS.row)
@@ -158,6 +162,7 @@ fn documents(
         let message = "the directory has no name of its own; write `route:directory`";
         raw.problems.push(raw.resolver.problem(node, message));
     }
+    raw.amend(&t::DOCUMENTS.row, &Documents { route: route.clone(), directory: directory.clone() });
     route.map(|route| (route, directory))
 }
 
@@ -177,8 +182,10 @@ fn python(raw: &mut Raw<'_>) -> Option<Python> {
     let stop_timeout = raw.read(&t::STOP_TIMEOUT);
     let calls_max = raw.read(&t::CALLS_MAX);
     let of_venv = || venv.as_ref().map(|venv| venv.join("bin/python3"));
+    let interpreter = interpreter.or_else(of_venv).unwrap_or_else(|| PathBuf::from("python3"));
+    raw.amend(&t::INTERPRETER.row, &interpreter);
     Some(Python {
-        interpreter: interpreter.or_else(of_venv).unwrap_or_else(|| PathBuf::from("python3")),
+        interpreter,
         venv,
         memory_mib_max: memory_mib_max?,
         start_timeout: start_timeout?,

@@ -143,6 +143,14 @@ impl Raw<'_> {
         });
     }
 
+    /// Shows `value` for a setting whose default depends on other settings.
+    pub(super) fn amend(&mut self, row: &Row, value: &impl Shown) {
+        let is_it = |known: &&mut Effective| known.section == row.section && known.key == row.key;
+        if let Some(known) = self.effective.iter_mut().find(is_it) {
+            known.value = value.shown();
+        }
+    }
+
     /// Reports that `missing` is needed because of `reason`.
     pub(super) fn needs(&mut self, missing: &Row, reason: &Row) {
         let message = format!("needs `{}`: {}", missing.key, missing.expected());
@@ -166,6 +174,9 @@ impl Raw<'_> {
             }
             for node in document.own_nodes(index) {
                 let key = &document.entry(node).key;
+                if self.problems.is_full() {
+                    return;
+                }
                 if !table::rows_of(&name).any(|row| row.is_called(key)) {
                     let message = unknown(&name, key);
                     self.problems.push(self.resolver.problem(node, message));
@@ -176,12 +187,15 @@ impl Raw<'_> {
 
     /// A section of a plugin may have any name, but one letter off is more likely a mistake.
     fn check_section(&mut self, name: &str, line: usize) {
-        /// Shorter names are near to everything.
-        const NAME_CHARS_MIN: usize = 4;
+        // Two letters changed places in a long name; short names are near to everything.
+        let distance_max = match name.chars().count() {
+            0..4 => return,
+            4..7 => 1,
+            _ => 2,
+        };
         let rooms = table::ROOMS.iter().map(|room| room.name);
-        let near = spelling::nearest(name, rooms)
-            .filter(|room| name.len() >= NAME_CHARS_MIN && room.len().abs_diff(name.len()) <= 1);
-        if let Some(room) = near.filter(|_| !name.eq_ignore_ascii_case("default")) {
+        let near = spelling::nearest(name, rooms, distance_max);
+        if let Some(room) = near.filter(|_| canonical(name) != "default") {
             let message =
                 format!("not a section of the server, so left to plugins; did you mean [{room}]?");
             let problem = Problem::of_line(&self.resolver.document.file, line, message);

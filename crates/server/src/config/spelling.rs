@@ -14,11 +14,17 @@ pub(super) fn switch(word: &str) -> Option<bool> {
 
 /// `; did you mean …?` with the nearest of `known`, or nothing when none is near.
 pub(super) fn hint<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
-    nearest(word, known).map_or_else(String::new, |near| format!("; did you mean `{near}`?"))
+    let distance_max = word.chars().count().div_ceil(3).min(3);
+    nearest(word, known, distance_max)
+        .map_or_else(String::new, |near| format!("; did you mean `{near}`?"))
 }
 
-/// The one of `known` that differs least from `word`, in any letter case.
-pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+/// The one of `known` that differs least from `word`, in any letter case, by `distance_max` letters.
+pub(super) fn nearest<'a>(
+    word: &str,
+    known: impl Iterator<Item = &'a str>,
+    distance_max: usize,
+) -> Option<&'a str> {
     /// Nobody mistypes a longer word into one of ours.
     const WORD_CHARS_MAX: usize = 40;
     /// Nor looks for it among so many.
@@ -27,7 +33,6 @@ pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> O
     if word.len() > WORD_CHARS_MAX {
         return None;
     }
-    let distance_max = word.len().div_ceil(3).min(3);
     known
         .take(KNOWN_MAX)
         .filter(|name| name.chars().count() <= WORD_CHARS_MAX)

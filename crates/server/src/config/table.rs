@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use wire::Secret;
 
-use super::kinds::{self, Documents, Kind};
+use super::kinds::{self, Documents, Kind, Range};
 use super::{AccessLog, IpNetwork, Level, LogFormat};
 
 /// What is known about a setting, whatever its type.
@@ -21,8 +21,8 @@ pub(super) struct Row {
     pub(super) aliases: &'static [&'static str],
     /// What a value must be, for people.
     pub(super) expects: &'static str,
-    /// Least and greatest number.
-    pub(super) range: Option<(u64, u64)>,
+    /// Which numbers.
+    pub(super) range: Option<Range>,
     /// As it would be written.
     pub(super) default: Option<&'static str>,
     pub(super) in_force: InForce,
@@ -34,7 +34,12 @@ impl Row {
     /// What a value must be, with its range.
     pub(super) fn expected(&self) -> String {
         match self.range {
-            Some((least, greatest)) => format!("{}, {least} to {greatest}", self.expects),
+            Some(Range { least: Some(least), greatest }) => {
+                format!("{}, {least} to {greatest}", self.expects)
+            }
+            Some(Range { least: None, greatest }) => {
+                format!("{} above 0, at most {greatest}", self.expects)
+            }
             None => self.expects.to_owned(),
         }
     }

@@ -107,7 +107,7 @@ fn several_mistakes_are_reported_at_once() {
          f:4: [network] lisen: unknown key; did you mean `listen`?\n\
          f:5: [network] certfile: unknown key; `certfile` belongs to [ssl]\n\
          f:6: [network] colour: unknown key; [network] has bindto, port, trusted_proxies\n\
-         f:8: [limits] body_timeout_secs: found `0`, expected a number of seconds above 0, 0 to 3600\n\
+         f:8: [limits] body_timeout_secs: found `0`, expected a number of seconds above 0, at most 3600\n\
          f:10: [log] level: found `loud`, expected error, warning, info or debug\n\
          f:12: [auth] apikey: found a value that is not shown here, expected a key of one line that is not empty\n\
          f:14: [cors] enabled: `bool:ture` is neither a word for true nor one for false; taken as false\n\
@@ -352,6 +352,7 @@ fn each_value_is_shown_with_its_origin() {
     assert_eq!(line("port"), "port = 9192                                   # default");
     assert_eq!(line("apikey"), "apikey = ********                             # f:2");
     assert_eq!(line("header "), "header = Bearer ********                      # f:7");
+    assert_eq!(line("interpreter"), "interpreter = python3                         # default");
     let json = show_json(&config);
     assert_eq!(json["ssl"]["keyfile"], json!({"value": "/k.pem", "from": "f:4"}));
     assert_eq!(json["paths"]["pidfile"], json!({"value": null, "from": "default"}));
