@@ -123,7 +123,7 @@ fn plugin(arguments: &PluginWithFile) -> ExitCode {
 /// The server that the configuration file describes; without a file, the embedded configuration's.
 fn configured(file: Option<PathBuf>) -> Result<Connection, CliError> {
     let default = file.is_none() && find_file(None).is_err();
-    let config = read(file, default).map_err(CliError::Configuration)?;
+    let config = read(file, default).map_err(CliError::Refused)?;
     let host = match config.network.bind_to.as_str() {
         // "Every address" includes this machine's own.
         "0.0.0.0" | "" => "127.0.0.1".to_owned(),
