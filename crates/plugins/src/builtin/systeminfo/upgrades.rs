@@ -64,7 +64,9 @@ pub(super) async fn look(apt: &[&str]) -> Upgrades {
 
 async fn ask(apt: &[&str]) -> io::Result<String> {
     let (program, arguments) = apt.split_first().ok_or(io::ErrorKind::NotFound)?;
-    let mut apt = Command::new(program)
+    #[expect(clippy::disallowed_methods, reason = "the one process of this plugin; ended with it")]
+    let mut apt = Command::new(program);
+    let mut apt = apt
         .args(arguments)
         .env("LC_ALL", "C")
         .stdin(Stdio::null())
