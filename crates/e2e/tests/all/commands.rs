@@ -56,7 +56,7 @@ fn a_configuration_is_shown_without_its_secrets() {
         .parameters("safe", "auth_type=plugin&apikey=plugin-secret&colour=red")
         .set("limits", "body_bytes_max", "12345");
     let file = setup.write_configuration("gatehouse.ini");
-    let exit = run_in(&setup, &["config", "show", file.to_str().unwrap()]);
+    let exit = run_in(&setup, &["config", "show", "-i", file.to_str().unwrap()]);
     assert_eq!(exit.code, Some(0), "{exit:?}");
     let text = said(&exit);
     assert!(text.contains("12345") && text.contains("red"), "{text}");

@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use e2e::{Server, Setup, Signal, descendants, is_running, wait_until};
+use e2e::{DEADLINE, Server, Setup, Signal, descendants, is_running, wait_until};
 use serde_json::json;
 
 /// Says that it has been entered and waits until the file `gate` exists.
@@ -264,9 +264,11 @@ fn check_gone(workers: &[u32]) {
 
 #[test]
 fn workers_are_gone_after_the_end() {
-    let (server, workers, _callers) = with_workers();
-    assert_eq!(server.stop().code, Some(0));
+    let (mut server, workers, _callers) = with_workers();
+    server.signal(Signal::TERM);
+    assert!(server.process.ends_within(DEADLINE));
     check_gone(&workers);
+    assert_eq!(server.process.wait().code, Some(0));
 }
 
 #[test]

