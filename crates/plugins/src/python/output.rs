@@ -10,20 +10,21 @@ use tokio::time::Instant;
 
 /// The longest line; what is longer becomes several.
 const LINE_BYTES_MAX: usize = 8 << 10;
-/// Lines that may come in one go.
-const BURST_LINES: u32 = 2_000;
-/// Lines a second beyond that.
-const LINES_PER_SEC: u32 = 500;
+/// What may come in one go. A line costs one, and one more for each [`BYTES_PER_UNIT`] in it.
+const BURST_UNITS: usize = 20_000;
+/// What may come a second beyond that: some 5,000 short lines, or 1.3 MB of long ones.
+const UNITS_PER_SEC: usize = 5_000;
+const BYTES_PER_UNIT: usize = 256;
 
 /// Reads `output` to its end and logs it under `label`.
 pub async fn log_lines(output: impl AsyncRead + Unpin, label: String) {
     let mut output = BufReader::with_capacity(LINE_BYTES_MAX, output);
-    let mut pace = Pace { lines: BURST_LINES, since: Instant::now() };
+    let mut pace = Pace { units: BURST_UNITS, since: Instant::now() };
     let mut line = Vec::new();
     loop {
         match next_line(&mut output, &mut line).await {
             Ok(true) => {
-                pace.wait().await;
+                pace.wait(line.len()).await;
                 log_line(&line, &label);
                 line.clear();
             }
@@ -54,23 +55,23 @@ async fn next_line(
 }
 
 struct Pace {
-    lines: u32,
+    units: usize,
     since: Instant,
 }
 
 impl Pace {
-    async fn wait(&mut self) {
-        if self.lines == 0 {
-            let step = Duration::from_millis(100);
-            let rest = step.saturating_sub(self.since.elapsed());
-            tokio::time::sleep(rest).await;
-            self.lines = LINES_PER_SEC / 10;
+    async fn wait(&mut self, line_bytes: usize) {
+        let cost = 1 + line_bytes / BYTES_PER_UNIT;
+        if self.since.elapsed() >= Duration::from_secs(5) {
+            self.units = BURST_UNITS;
             self.since = Instant::now();
-        } else if self.since.elapsed() >= Duration::from_secs(5) {
-            self.lines = BURST_LINES;
+        } else if self.units < cost {
+            let step = Duration::from_millis(100);
+            tokio::time::sleep(step.saturating_sub(self.since.elapsed())).await;
+            self.units = UNITS_PER_SEC / 10;
             self.since = Instant::now();
         }
-        self.lines -= 1;
+        self.units = self.units.saturating_sub(cost);
     }
 }
 
@@ -126,6 +127,20 @@ mod tests {
         for line in ["plain", "<b>bold</b>", "<9>nine", "<", ""] {
             assert_eq!(parse(line), (6, None, line));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_is_slowed_down_and_a_burst_is_not() {
+        let mut pace = Pace { units: BURST_UNITS, since: Instant::now() };
+        let begin = Instant::now();
+        for _ in 0..BURST_UNITS {
+            pace.wait(10).await;
+        }
+        assert_eq!(begin.elapsed(), Duration::ZERO);
+        for _ in 0..UNITS_PER_SEC {
+            pace.wait(10).await;
+        }
+        assert!(begin.elapsed() >= Duration::from_millis(900), "{:?}", begin.elapsed());
     }
 
     #[tokio::test]

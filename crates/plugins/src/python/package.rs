@@ -70,6 +70,14 @@ impl Package {
     pub fn program(&self) -> &Path {
         &self.program
     }
+
+    /// Puts back what somebody (a cleaner of caches, say) has taken away since.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn restore(&self) -> io::Result<()> {
+        write_files(self.program.parent().unwrap_or(Path::new("/")))
+    }
 }
 
 fn candidates() -> Vec<PathBuf> {
@@ -98,6 +106,11 @@ fn install_below(base: &Path) -> io::Result<Package> {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
     }
     let directory = base.join(format!("python-{:016x}", fingerprint()));
+    write_files(&directory)?;
+    Ok(Package { program: directory.join(PROGRAM.0) })
+}
+
+fn write_files(directory: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory.join("plugincore"))?;
     for (name, text) in FILES.iter().chain([&PROGRAM]) {
         let path = directory.join(name);
@@ -105,7 +118,7 @@ fn install_below(base: &Path) -> io::Result<Package> {
             replace(&path, text)?;
         }
     }
-    Ok(Package { program: directory.join(PROGRAM.0) })
+    Ok(())
 }
 
 /// Names the directory after what is in it: another build's files lie elsewhere, and its server may still
@@ -144,12 +157,15 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_file_is_put_right() {
+    fn a_changed_or_missing_file_is_put_right() {
         let base = tempfile::tempdir().unwrap();
         let package = install_below(base.path()).unwrap();
         let victim = package.program().with_file_name("plugincore").join("worker.py");
         fs::write(&victim, "raise SystemExit").unwrap();
-        install_below(base.path()).unwrap();
+        package.restore().unwrap();
+        assert!(fs::read_to_string(&victim).unwrap().contains("def main()"));
+        fs::remove_dir_all(package.program().parent().unwrap()).unwrap();
+        package.restore().unwrap();
         assert!(fs::read_to_string(victim).unwrap().contains("def main()"));
     }
 

@@ -37,6 +37,7 @@ impl WorkerProcess {
         package: &Package,
         label: &str,
     ) -> io::Result<(Self, UnixStream)> {
+        package.restore()?;
         let (ours, theirs) = StdUnixStream::pair()?;
         ours.set_nonblocking(true)?;
         #[expect(clippy::disallowed_methods, reason = "this is where worker processes are made")]

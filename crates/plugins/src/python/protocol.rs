@@ -468,3 +468,7 @@ fn content_type(text: Bytes) -> HeaderValue {
             .unwrap_or(HeaderValue::from_static("application/octet-stream")),
     }
 }
+
+#[cfg(test)]
+#[path = "protocol_tests.rs"]
+mod tests;

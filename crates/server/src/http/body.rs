@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_TYPE, HeaderMap};
@@ -56,7 +57,7 @@ impl ReadError {
 ///
 /// # Errors
 /// When it is too long, too slow, or broken.
-pub async fn read(mut body: Incoming, policy: &Policy) -> Result<Bytes, ReadError> {
+pub async fn read(body: &mut Incoming, policy: &Policy) -> Result<Bytes, ReadError> {
     let limit_bytes = policy.body_bytes_max;
     let too_long = || ReadError::TooLong { limit_bytes };
     if body.is_end_stream() {
@@ -87,6 +88,35 @@ pub async fn read(mut body: Incoming, policy: &Policy) -> Result<Bytes, ReadErro
         rest.extend_from_slice(&data);
     }
     Ok(if rest.is_empty() { first } else { rest.freeze() })
+}
+
+/// What is read away of a body that nobody wants, so that the connection can be kept.
+const UNWANTED_BYTES_MAX: u64 = 256 << 10;
+/// How long it may take to arrive.
+const UNWANTED_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Reads away what is left of a body after its answer is known. Returns whether the connection can be
+/// kept: a client that is still sending must otherwise be told that it will be closed.
+pub async fn finish(body: &mut Incoming, is_waiting: bool) -> bool {
+    if body.is_end_stream() {
+        return true;
+    }
+    // A client that waits for `100 Continue` has not sent anything, and now need not.
+    if is_waiting || body.size_hint().lower() > UNWANTED_BYTES_MAX {
+        return false;
+    }
+    let drain = async {
+        let mut bytes = 0;
+        while let Some(frame) = body.frame().await {
+            let Ok(frame) = frame else { return false };
+            bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+            if bytes > UNWANTED_BYTES_MAX {
+                return false;
+            }
+        }
+        true
+    };
+    tokio::time::timeout(UNWANTED_TIMEOUT, drain).await.unwrap_or(false)
 }
 
 /// The fields of a form body; `None` when the content type is no form's.

@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use http::{Method, Request, Response, StatusCode};
+use http::request::Parts;
+use http::{Method, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
@@ -71,12 +72,12 @@ pub async fn answer(
     policy: &Policy,
     control: Control,
     client_ip: IpAddr,
-    request: Request<Incoming>,
+    head: &Parts,
+    incoming: &mut Incoming,
 ) -> Response<Body> {
-    if ![Method::GET, Method::POST, Method::HEAD].contains(request.method()) {
+    if ![Method::GET, Method::POST, Method::HEAD].contains(&head.method) {
         return error::method_not_allowed(&[Method::GET, Method::POST]);
     }
-    let (head, incoming) = request.into_parts();
     let evidence = Evidence {
         headers: &head.headers,
         query: head.uri.query(),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::header::{self, HeaderName, HeaderValue};
+use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -16,7 +17,7 @@ use tokio::time::Instant;
 
 use super::access_log::{Line, is_wanted};
 use super::activity::Activity;
-use super::body::Sent;
+use super::body::{self, Sent};
 use super::client_ip::client_ip;
 use super::policy::Policy;
 use super::request_id::RequestId;
@@ -64,7 +65,13 @@ impl Door {
             is_logged: false,
             files: None,
         });
-        let mut response = self.route(&policy, &mut line, request).await;
+        let is_waiting = request.headers().contains_key(header::EXPECT);
+        let (head, mut incoming) = request.into_parts();
+        let mut response = self.route(&policy, &mut line, head, &mut incoming).await;
+        if !body::finish(&mut incoming, is_waiting).await && line.version < Version::HTTP_2 {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
+        }
         if let Some(cors) = &policy.cors {
             cors.decorate(origin.as_ref(), response.headers_mut());
         }
@@ -82,20 +89,22 @@ impl Door {
         &self,
         policy: &Policy,
         line: &mut Line,
-        request: Request<Incoming>,
+        head: Parts,
+        incoming: &mut Incoming,
     ) -> Response<Body> {
         if let Some(cors) = &policy.cors
-            && let Some(response) = cors.preflight(request.method(), request.headers())
+            && let Some(response) = cors.preflight(&head.method, &head.headers)
         {
             return response;
         }
-        if !has_one_host(&request) {
+        if !has_one_host(&head) {
             return error::response(StatusCode::BAD_REQUEST, "a request needs exactly one Host");
         }
         let site = &*self.site;
-        let path = request.uri().path();
+        let path = head.uri.path();
         if let Some(control) = control_routes::find(path) {
-            return control_routes::answer(site, policy, control, line.client, request).await;
+            return control_routes::answer(site, policy, control, line.client, &head, incoming)
+                .await;
         }
         let found = site
             .registry
@@ -105,19 +114,21 @@ impl Door {
         if let Some((endpoint, subpath)) = found {
             line.files = common_log(&endpoint.runtime);
             let client = line.client;
-            return plugin_routes::answer(site, policy, &endpoint, subpath, client, request).await;
+            return plugin_routes::answer(site, policy, &endpoint, subpath, client, head, incoming)
+                .await;
         }
         if let Some(control) = control_routes::find_unslashed_load(path) {
-            return control_routes::answer(site, policy, control, line.client, request).await;
+            return control_routes::answer(site, policy, control, line.client, &head, incoming)
+                .await;
         }
         error::not_found(path)
     }
 }
 
 /// HTTP/1.1 asks for exactly one: a proxy in front might go by another than we do.
-fn has_one_host(request: &Request<Incoming>) -> bool {
-    request.version() != Version::HTTP_11
-        || request.headers().get_all(header::HOST).iter().take(2).count() == 1
+fn has_one_host(head: &Parts) -> bool {
+    head.version != Version::HTTP_11
+        || head.headers.get_all(header::HOST).iter().take(2).count() == 1
 }
 
 fn common_log(runtime: &Runtime) -> Option<Arc<FileServer>> {

@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use http::Response;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{Request, Response};
+use http::request::Parts;
 use http_body::Body as _;
 use hyper::body::Incoming;
 use plugins::call::{Body, Call};
@@ -22,12 +23,12 @@ pub async fn answer(
     endpoint: &Arc<Endpoint>,
     subpath: Option<String>,
     client_ip: IpAddr,
-    request: Request<Incoming>,
+    head: Parts,
+    incoming: &mut Incoming,
 ) -> Response<Body> {
-    if !endpoint.methods.contains(request.method()) {
+    if !endpoint.methods.contains(&head.method) {
         return error::method_not_allowed(&endpoint.methods);
     }
-    let (head, incoming) = request.into_parts();
     let evidence = Evidence {
         headers: &head.headers,
         query: head.uri.query(),
