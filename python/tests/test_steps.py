@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import sys
 import unittest
 
 from plugincore.steps import Steps
@@ -9,6 +10,7 @@ from plugincore.steps import Steps
 variable = contextvars.ContextVar("variable", default="blank")
 
 
+@unittest.skipIf(sys.version_info < (3, 11), "first steps are taken eagerly from Python 3.11 on")
 class StepsTest(unittest.IsolatedAsyncioTestCase):
     async def asyncSetUp(self):
         self.steps = Steps(asyncio.get_running_loop())
