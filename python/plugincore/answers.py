@@ -109,8 +109,8 @@ def _without_odd_floats(value: Any) -> Any:
 def answer_of(result: Any) -> Answer:
     """The answer that ``result``, a handler's return value, means."""
     status = 200
-    if type(result) is tuple and len(result) == 2 and _is_status(result[0]):
-        status, result = int(result[0]), result[1]
+    if type(result) is tuple and len(result) == 2 and isinstance(result[0], int):
+        status, result = _status(result[0]), result[1]
     kind = type(result)
     if kind is dict or kind is list:
         return status, JSON, encode_json(result)
@@ -119,8 +119,10 @@ def answer_of(result: Any) -> Answer:
     return _rarer_answer(status, result)
 
 
-def _is_status(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 100 <= value <= 999
+def _status(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 100 <= value <= 999:
+        raise NotSerializable(f"{value!r} is no status code")
+    return int(value)
 
 
 def _rarer_answer(status: int, result: Any) -> Answer:
@@ -139,12 +141,10 @@ def _rarer_answer(status: int, result: Any) -> Answer:
 
 def _own_response(response: Response) -> Answer:
     pairs = response.header_pairs()
-    status, head, body = answer_of(response.body)
-    if not _is_status(response.status):
-        raise NotSerializable(f"{response.status!r} is no status code")
+    _, head, body = answer_of(response.body)
     if not any(name.lower() == "content-type" for name, _ in pairs):
         pairs.append(("content-type", head if isinstance(head, str) else BYTES))
-    return int(response.status), pairs, body
+    return _status(response.status), pairs, body
 
 
 def is_aiohttp_response(result: Any) -> bool:

@@ -243,6 +243,16 @@ class Calls:
         return problem
 
 
+def unsendable(message: tuple) -> tuple:
+    """What is sent instead of a message that has no form on the wire."""
+    body = answers.failure("the answer holds something that cannot be sent")
+    if message[0] == STREAM_HEAD:
+        return (STREAM_HEAD, message[1], 500, answers.JSON)
+    if message[0] < 0:
+        return (STREAM_END, message[1], "a piece of the answer cannot be sent")
+    return (message[0], 500, answers.JSON, body)
+
+
 class ReplyTooLarge(Exception):
     """The answer is longer than an answer may be."""
 

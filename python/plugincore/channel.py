@@ -33,11 +33,14 @@ class Channel:
         loop: asyncio.AbstractEventLoop,
         on_messages: Callable[[list], None],
         on_end: Callable[[], None],
+        on_unsendable: Callable[[tuple], tuple],
     ) -> None:
         self._sock = sock
         self._loop = loop
         self._on_messages = on_messages
         self._on_end = on_end
+        #: Gives what is sent instead of a message that has no form.
+        self._on_unsendable = on_unsendable
         self._buffer = bytearray(_READ_BYTES)
         self._filled = 0
         self._out: list[tuple] = []
@@ -137,7 +140,15 @@ class Channel:
             self._write_frame(messages)
 
     def _write_frame(self, messages: list[tuple]) -> None:
-        payload = marshal.dumps(messages, _FORMAT)
+        try:
+            payload = marshal.dumps(messages, _FORMAT)
+        except ValueError:
+            # One message has no form: the others must not be lost with it.
+            if len(messages) > 1:
+                for message in messages:
+                    self._write_frame([message])
+                return
+            payload = marshal.dumps([self._on_unsendable(messages[0])], _FORMAT)
         self._write(len(payload).to_bytes(4, "little") + payload)
 
     def _write(self, data: bytes) -> None:

@@ -32,10 +32,12 @@ class Worker:
 
     def __init__(self, channel_socket: socket.socket) -> None:
         self._loop = asyncio.get_running_loop()
-        self._channel = Channel(channel_socket, self._loop, self._take, self._server_is_gone)
+        self._socket = channel_socket
+        self._channel = Channel(
+            channel_socket, self._loop, self._take, self._server_is_gone, kinds.unsendable
+        )
         self._calls: Optional[Calls] = None
         self._endpoints: list[loading.Endpoint] = []
-        self._orphan_secs = 0
         self._hello: asyncio.Future = self._loop.create_future()
         self._end: asyncio.Future = self._loop.create_future()
 
@@ -60,8 +62,6 @@ class Worker:
     def _control(self, message: tuple) -> None:
         kind = message[0]
         if kind == kinds.PING:
-            # Should the server die while a plugin blocks this process, nobody else would end it.
-            signal.alarm(self._orphan_secs)
             self._channel.send(message)
         elif kind == kinds.CANCEL:
             self._calls.cancel(message[1])
@@ -80,8 +80,7 @@ class Worker:
 
     async def _load(self, hello: dict[str, Any]) -> bool:
         logjam.set_level(hello["log_level"])
-        self._orphan_secs = int(hello["orphan_secs"])
-        signal.alarm(self._orphan_secs)
+        _end_with_the_server(self._socket, hello["stop_secs"])
         _limit_memory(hello["memory_bytes_max"])
         _make_importable(os.path.dirname(hello["file"]))
         outcome: dict[str, Any] = {"version": PROTOCOL_VERSION, "plugins": [], "failures": []}
@@ -112,6 +111,28 @@ class Worker:
                     await outcome
             except BaseException as error:
                 endpoint.log.error(loading.report(error, endpoint.name)["traceback"])
+
+
+def _end_with_the_server(channel_socket: socket.socket, stop_secs: float) -> None:
+    """Ends this process some time after the server has gone, whatever a plugin is doing.
+
+    The event loop sees the end as well and leaves in good order; a handler that blocks it would keep
+    the process alive for ever, and nobody is left to end it from outside.
+    """
+    import _thread
+    import select
+    import time
+
+    def wait() -> None:
+        poll = select.poll()
+        poll.register(channel_socket.fileno(), select.POLLRDHUP)
+        poll.poll()
+        time.sleep(stop_secs)
+        os._exit(1)
+
+    before = _thread.stack_size(256 * 1024)
+    _thread.start_new_thread(wait, ())
+    _thread.stack_size(before)
 
 
 def _limit_memory(bytes_max: int) -> None:

@@ -24,7 +24,9 @@ class ChannelTest(unittest.IsolatedAsyncioTestCase):
         self.batches = []
         self.changed = asyncio.Event()
         self.ended = asyncio.Event()
-        self.channel = Channel(theirs, self.loop, self.take, self.ended.set)
+        self.channel = Channel(
+            theirs, self.loop, self.take, self.ended.set, lambda message: (message[0], "instead")
+        )
         self.channel.open()
         self.addCleanup(self.channel.close)
 
@@ -94,6 +96,11 @@ class ChannelTest(unittest.IsolatedAsyncioTestCase):
         self.channel.send((6,))
         frames = await self.read(3)
         self.assertEqual([message[0] for messages in frames for message in messages], [4, 5, 6])
+
+    async def test_a_message_without_a_form_does_not_take_others_with_it(self):
+        for message in ((1,), (2, object()), (3,)):
+            self.channel.send(message)
+        self.assertEqual(await self.read(3), [[(1,)], [(2, "instead")], [(3,)]])
 
     async def test_a_server_that_reads_slowly_gets_everything(self):
         answers = [(number, 200, "a/b", bytes([number]) * 300_000) for number in range(10)]

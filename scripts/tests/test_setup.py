@@ -10,7 +10,7 @@ from pathlib import Path
 
 SETUP = Path(__file__).resolve().parent.parent / "setup"
 # What the script itself is made of, present on every Debian.
-BASE = ["sh", "mktemp", "rm", "tr", "sed", "id", "env", "dirname", "cat"]
+BASE = ["sh", "mktemp", "rm", "tr", "sed", "id", "env", "dirname", "cat", "cp"]
 PRETEND = {
     "cc": "#!/bin/sh\nexit 0\n",
     "cc-without-libc": "#!/bin/sh\nexit 1\n",
@@ -21,6 +21,14 @@ PRETEND = {
     "openssl": "#!/bin/sh\nexit 0\n",
     "sudo-refusing": "#!/bin/sh\nexit 1\n",
     "apt-get": "#!/bin/sh\nexit 0\n",
+    # Installs what it is asked for by putting it beside itself; keeps what it was called with.
+    "apt-get-installing": """#!/bin/sh
+here=$(dirname "$0")
+echo "$DEBIAN_FRONTEND $*" >>"$here/apt.log"
+case "$*" in *install*) cp "$here/cc-to-come" "$here/cc" && cp "$here/cc-to-come" "$here/python3" ;; esac
+""",
+    "cargo": "#!/bin/sh\nexit 0\n",
+    "id-of-root": "#!/bin/sh\necho 0\n",
     "id-of-a-user": "#!/bin/sh\necho 1000\n",
 }
 
@@ -84,6 +92,29 @@ class SetupTest(unittest.TestCase):
         done = self.run_setup("run")
         self.assertEqual(done.returncode, 1)
         self.assertIn("apt-get install -y --no-install-recommends python3\n", done.stderr)
+
+    def test_root_installs_all_that_is_missing_at_once(self):
+        self.have(apt_get="apt-get-installing", id="id-of-root", cargo="cargo", cc_to_come="cc")
+        done = self.run_setup("run")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        log = (self.bin / "apt.log").read_text().splitlines()
+        self.assertEqual(len(log), 2, log)
+        self.assertEqual(log[0], "noninteractive -q update")
+        self.assertTrue(log[1].endswith(" gcc libc6-dev python3"), log)
+        self.assertEqual(self.run_setup("run").stdout, "", "a repeat has nothing to do")
+        self.assertEqual(len((self.bin / "apt.log").read_text().splitlines()), 2)
+
+    def test_an_installation_that_installs_nothing_is_noticed(self):
+        self.have(apt_get="apt-get", id="id-of-root", cargo="cargo")
+        done = self.run_setup("run")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("still missing", done.stderr)
+
+    def test_without_rust_its_installer_is_named(self):
+        self.have(cc="cc", python3="python3")
+        done = self.run_setup("run")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("https://rustup.rs", done.stderr)
 
     def test_without_apt_the_packages_are_named(self):
         self.have(cc="cc")

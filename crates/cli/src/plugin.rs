@@ -5,7 +5,7 @@
 mod scaffold;
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -50,9 +50,9 @@ pub enum PluginCommand {
     New {
         /// Name of its file and its route: lower-case letters, digits and `_`
         name: String,
-        /// The plugin directory
-        #[arg(long, value_name = "DIRECTORY", default_value = ".")]
-        directory: PathBuf,
+        /// The plugin directory; without it that of the configuration file, or this directory
+        #[arg(long, value_name = "DIRECTORY")]
+        directory: Option<PathBuf>,
     },
 }
 
@@ -77,7 +77,7 @@ pub fn run(
         PluginCommand::Load { file } => answered("loaded", file, client()?.load(file)?),
         PluginCommand::Unload { name } => answered("unloaded", name, client()?.unload(name)?),
         PluginCommand::New { name, directory } => {
-            let written = scaffold::write(name, directory)?;
+            let written = scaffold::write(name, directory.as_deref().unwrap_or(Path::new(".")))?;
             Said { text: written.to_string(), json: written.json() }
         }
     };
@@ -185,7 +185,7 @@ mod tests {
     fn a_new_plugin_needs_no_server() {
         let directory = tempfile::tempdir().unwrap();
         let command =
-            PluginCommand::New { name: "hello".into(), directory: directory.path().into() };
+            PluginCommand::New { name: "hello".into(), directory: Some(directory.path().into()) };
         let args = PluginArgs { command, ..parse("x list").unwrap() };
         let nobody = |_: &_| Err(CliError::Refused("asked for a server".to_owned()));
         let mut out = Vec::new();

@@ -24,7 +24,7 @@ pub use setup::{Setup, free_port};
 pub use text::Text;
 
 /// How long any one step may take before its test fails.
-pub const DEADLINE: Duration = Duration::from_secs(40);
+pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Asks `look` again and again until it finds something.
 ///

@@ -51,6 +51,7 @@ pub struct Exit {
 #[derive(Debug)]
 pub struct Process {
     child: Child,
+    reaped: bool,
     handle: OwnedFd,
     /// Its standard output.
     pub stdout: Text,
@@ -83,7 +84,7 @@ impl Process {
         let handle = pidfd_open(pid_of(&child), PidfdFlags::empty()).expect("a pidfd");
         let stdout = Text::drain(child.stdout.take().expect("piped"));
         let stderr = Text::drain(child.stderr.take().expect("piped"));
-        Self { child, handle, stdout, stderr }
+        Self { child, reaped: false, handle, stdout, stderr }
     }
 
     /// Its process id.
@@ -120,7 +121,11 @@ impl Process {
     pub fn wait(&mut self) -> Exit {
         let ended = self.ends_within(DEADLINE);
         assert!(ended, "it does not end; its log:\n{}", self.stderr.so_far());
+        // What it leaves running is ended with its group, while its number cannot be another's; a
+        // test that wants to know of such processes looks before it waits.
+        let _ = kill_process_group(pid_of(&self.child), Signal::KILL);
         let status = self.child.wait().expect("its status");
+        self.reaped = true;
         let (stdout, stderr) = (self.stdout.to_end(), self.stderr.to_end());
         Exit { code: status.code(), stdout, stderr }
     }
@@ -129,11 +134,10 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         // The group first: its number is kept from reuse only until the child is reaped.
-        if let Ok(None) = self.child.try_wait() {
+        if !self.reaped {
             let _ = kill_process_group(pid_of(&self.child), Signal::KILL);
+            let _ = self.child.wait();
         }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use cli::CliError;
 use cli::connection::{Connection, ConnectionOptions, KEY_VARIABLE};
+use cli::plugin::PluginCommand;
 use server::config::{self, Config, Overrides};
 use server::site::Origin;
 use server::startup;
@@ -24,7 +25,7 @@ impl Task {
             Self::Config(ConfigCommand::Show { ini_file, default, json }) => {
                 show(ini_file, default, json)
             }
-            Self::Plugin(arguments) => plugin(&arguments),
+            Self::Plugin(arguments) => plugin(arguments),
         }
     }
 }
@@ -53,11 +54,7 @@ fn find_file(named: Option<PathBuf>) -> Result<PathBuf, String> {
     })
 }
 
-fn origin(
-    named: Option<PathBuf>,
-    default: bool,
-    overrides: Overrides,
-) -> Result<Origin, String> {
+fn origin(named: Option<PathBuf>, default: bool, overrides: Overrides) -> Result<Origin, String> {
     let file = if default { None } else { Some(find_file(named)?) };
     Ok(Origin { file, overrides })
 }
@@ -111,7 +108,16 @@ fn show(file: Option<PathBuf>, default: bool, json: bool) -> ExitCode {
     }
 }
 
-fn plugin(arguments: &PluginWithFile) -> ExitCode {
+fn plugin(mut arguments: PluginWithFile) -> ExitCode {
+    if let (PluginCommand::New { directory: directory @ None, .. }, Some(file)) =
+        (&mut arguments.plugin.command, &arguments.ini_file)
+    {
+        match read(Some(file.clone()), false) {
+            Ok(config) => *directory = config.paths.plugins.first().cloned(),
+            Err(problems) => return complain(problems),
+        }
+    }
+    let arguments = &arguments;
     let connect = |options: &ConnectionOptions| {
         let key = std::env::var(KEY_VARIABLE).ok();
         options.resolve(key, || configured(arguments.ini_file.clone()))

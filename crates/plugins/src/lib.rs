@@ -11,4 +11,5 @@ pub mod python;
 pub mod registry;
 pub mod routes;
 pub mod settings;
+pub mod turn;
 pub mod unit;

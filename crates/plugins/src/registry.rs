@@ -21,6 +21,7 @@ use crate::python::link::LinkError;
 use crate::python::package::Package;
 use crate::routes::Routes;
 use crate::settings::Settings;
+use crate::turn::Turn;
 use crate::unit::{Runtime, Source, StartError, Unit, discover};
 
 /// A plugin that can be called.
@@ -100,11 +101,13 @@ impl Registry {
     /// What became of the call.
     pub async fn call(&self, endpoint: &Arc<Endpoint>, call: &Call) -> Result<Reply, CallError> {
         match &endpoint.runtime {
-            Runtime::Python { pool, slot } => match pool.call(*slot, call, endpoint.timeout).await {
-                Ok(reply) => Ok(reply),
-                Err(LinkError::Call(error)) => Err(error),
-                Err(LinkError::Closed) => self.call_successor(endpoint, call).await,
-            },
+            Runtime::Python { pool, slot } => {
+                match pool.call(*slot, call, endpoint.timeout).await {
+                    Ok(reply) => Ok(reply),
+                    Err(LinkError::Call(error)) => Err(error),
+                    Err(LinkError::Closed) => self.call_successor(endpoint, call).await,
+                }
+            }
             Runtime::Files(files) => files.call(call).await,
             Runtime::SystemInfo(info) => info.call(call).await,
         }
@@ -167,13 +170,17 @@ impl Registry {
     ) -> Vec<(Source, Result<Option<Unit>, StartError>)> {
         let gate = Arc::new(tokio::sync::Semaphore::new(settings.starts_at_once()));
         let mut starts = JoinSet::new();
+        let mut turn = Turn::now();
         for (index, source) in sources.into_iter().enumerate() {
             let (settings, package) = (Arc::clone(settings), Arc::clone(&self.package));
-            let gate = Arc::clone(&gate);
+            // In order, so that whoever waits for a turn waits for one that has passed the gate. (The
+            // gate is never closed.)
+            let place = Arc::clone(&gate).acquire_owned().await;
+            let (finish, next) = Turn::after();
+            let mine = std::mem::replace(&mut turn, next);
             starts.spawn(async move {
-                // The gate is never closed; without it we would only start more at once.
-                let _turn = gate.acquire_owned().await;
-                let started = Unit::start(&source, &settings, &package).await;
+                let started = Unit::start(&source, &settings, &package, mine).await;
+                drop((finish, place));
                 (index, source, started)
             });
         }
@@ -201,11 +208,12 @@ impl Registry {
             changing.retire(Some(unit), settings);
             return Err(unknown());
         }
-        let started = Unit::start(&source, settings, &self.package).await;
+        let started = Unit::start(&source, settings, &self.package, Turn::now()).await;
         let unit = started.map_err(|error| ChangeError::Failed(error.to_string()))?;
-        let Some(unit) = unit else {
+        let Some(mut unit) = unit else {
             return Err(ChangeError::Failed(format!("{}: defines no plugin", source.label())));
         };
+        unit.inherit(&changing.units[at]);
         self.replace(&mut changing, at, unit, settings)
     }
 
@@ -224,7 +232,7 @@ impl Registry {
             .into_iter()
             .find(|source| source.label() == wanted)
             .ok_or_else(|| ChangeError::NoFile(file.to_owned()))?;
-        let started = Unit::start(&source, settings, &self.package).await;
+        let started = Unit::start(&source, settings, &self.package, Turn::now()).await;
         let unit = started.map_err(|error| ChangeError::Failed(error.to_string()))?;
         let Some(unit) = unit else {
             return Err(ChangeError::Failed(format!("{wanted}: defines no plugin")));
@@ -268,16 +276,16 @@ impl Registry {
         Ok(())
     }
 
-    /// Takes the plugin `name`, and with it the others of its file, out of service.
+    /// Takes the plugin `name` out of service; the workers of its file end with its last plugin.
     ///
     /// # Errors
     /// When there is none.
     pub async fn unload(&self, name: &str, settings: &Arc<Settings>) -> Result<(), ChangeError> {
         let mut changing = self.changing.lock().await;
         let at = changing.position(name).ok_or_else(|| ChangeError::Unknown(name.to_owned()))?;
-        let unit = changing.units.remove(at);
+        let emptied = (!changing.units[at].unload(name)).then(|| changing.units.remove(at));
         self.publish(&mut changing, &mut Vec::new());
-        changing.retire(Some(unit), settings);
+        changing.retire(emptied, settings);
         Ok(())
     }
 

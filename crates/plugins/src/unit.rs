@@ -17,6 +17,7 @@ use crate::python::protocol;
 use crate::python::seat::{Failure, Job, LaunchError, LoadedPlugin, log_failures};
 use crate::registry::{ChangeError, Endpoint};
 use crate::settings::{RESERVED, Settings};
+use crate::turn::Turn;
 
 /// What a plugin is made of.
 #[derive(Debug, Clone)]
@@ -50,9 +51,7 @@ impl Source {
     #[must_use]
     pub fn label(&self) -> String {
         match self {
-            Self::File(path) => {
-                path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
-            }
+            Self::File(path) => path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
             Self::Files(route) => route.clone(),
             Self::SystemInfo => "systeminfo".into(),
         }
@@ -92,7 +91,10 @@ fn python_files(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         // An editor's hidden draft is no plugin, and a package's own file is none either.
-        if name.ends_with(".py") && !name.starts_with('.') && name != "__init__.py" && path.is_file()
+        if name.ends_with(".py")
+            && !name.starts_with('.')
+            && name != "__init__.py"
+            && path.is_file()
         {
             // Worker processes do not share our idea of the current directory once it changes.
             files.push(std::path::absolute(&path)?);
@@ -133,6 +135,8 @@ pub struct Unit {
     access: Access,
     timeout: Duration,
     content: Content,
+    /// Plugins of the file that were unloaded one by one.
+    unloaded: Vec<String>,
 }
 
 enum Content {
@@ -148,7 +152,7 @@ impl fmt::Debug for Unit {
 }
 
 impl Unit {
-    /// Starts what `source` names; `None` when a file defines no plugin.
+    /// Starts what `source` names, a file's code when `turn` comes; `None` when a file defines no plugin.
     ///
     /// # Errors
     /// When it, or any part of it, does not work.
@@ -156,6 +160,7 @@ impl Unit {
         source: &Source,
         settings: &Settings,
         package: &Arc<Package>,
+        turn: Turn,
     ) -> Result<Option<Self>, StartError> {
         let label = source.label();
         let parameters = settings.parameters(&label);
@@ -164,7 +169,7 @@ impl Unit {
             tracing::error!(plugin = label, "{problem}");
         }
         let content = match source {
-            Source::File(path) => match start_file(path, &label, settings, package).await? {
+            Source::File(path) => match start_file(path, &label, settings, package, turn).await? {
                 Some(content) => content,
                 None => return Ok(None),
             },
@@ -181,18 +186,24 @@ impl Unit {
             }
         };
         let timeout = settings.python.handler_timeout;
-        Ok(Some(Self { source: source.clone(), access, timeout, content }))
+        Ok(Some(Self { source: source.clone(), access, timeout, content, unloaded: Vec::new() }))
     }
 
     /// The names of its plugins.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
-        match &self.content {
-            Content::Python { plugins, .. } => {
-                plugins.iter().map(|plugin| plugin.name.trim_matches('/').to_owned()).collect()
-            }
-            Content::Files(_) | Content::SystemInfo(_) => vec![self.source.label()],
-        }
+        self.endpoints().into_iter().map(|endpoint| endpoint.name).collect()
+    }
+
+    /// Takes one plugin out of service; returns whether others are left.
+    pub fn unload(&mut self, name: &str) -> bool {
+        self.unloaded.push(name.to_owned());
+        !self.endpoints().is_empty()
+    }
+
+    /// Leaves out of service what was unloaded of the version `before`.
+    pub fn inherit(&mut self, before: &Self) {
+        self.unloaded.clone_from(&before.unloaded);
     }
 
     /// Its plugins, to be called.
@@ -205,13 +216,18 @@ impl Unit {
             timeout,
             runtime,
         };
-        match &self.content {
+        let mut endpoints = match &self.content {
             Content::Python { pool, plugins } => (0..)
                 .zip(plugins)
                 .map(|(slot, plugin)| {
                     let runtime = Runtime::Python { pool: Arc::clone(pool), slot };
                     let timeout = own_timeout(plugin).unwrap_or(self.timeout);
-                    endpoint(plugin.name.trim_matches('/').into(), runtime, methods(plugin), timeout)
+                    endpoint(
+                        plugin.name.trim_matches('/').into(),
+                        runtime,
+                        methods(plugin),
+                        timeout,
+                    )
                 })
                 .collect(),
             Content::Files(files) => {
@@ -224,7 +240,9 @@ impl Unit {
                 let runtime = Runtime::SystemInfo(Arc::clone(info));
                 vec![endpoint(self.source.label(), runtime, methods, self.timeout)]
             }
-        }
+        };
+        endpoints.retain(|endpoint| !self.unloaded.contains(&endpoint.name));
+        endpoints
     }
 
     /// Ends it: calls that it has begun get `limit` to finish.
@@ -240,6 +258,7 @@ async fn start_file(
     label: &str,
     settings: &Settings,
     package: &Arc<Package>,
+    turn: Turn,
 ) -> Result<Option<Content>, StartError> {
     let parameters = settings.parameters(label);
     let workers = parameters::workers(&parameters).map_err(StartError::Parameter)?;
@@ -253,12 +272,16 @@ async fn start_file(
         settings: settings.python.clone(),
         package: Arc::clone(package),
     };
-    let (pool, loaded) = Pool::start(job, workers).await?;
+    let (pool, loaded) = Pool::start(job, workers, turn).await?;
     log_failures(label, &loaded.failures);
     match pool {
         Some(pool) => {
             if !loaded.failures.is_empty() {
-                tracing::error!(plugin = label, "{}; the file's other plugins are loaded", in_a_line(&loaded.failures));
+                tracing::error!(
+                    plugin = label,
+                    "{}; the file's other plugins are loaded",
+                    in_a_line(&loaded.failures)
+                );
             }
             Ok(Some(Content::Python { pool, plugins: loaded.plugins }))
         }
@@ -269,7 +292,6 @@ async fn start_file(
 
 fn hello(path: &Path, parameters: &parameters::Parameters, settings: &Settings) -> String {
     let python = &settings.python;
-    let longest = python.handler_timeout.max(Duration::from_secs(300)) + python.hang_timeout;
     json!({
         "version": protocol::VERSION,
         "file": path,
@@ -279,13 +301,16 @@ fn hello(path: &Path, parameters: &parameters::Parameters, settings: &Settings) 
         "log_level": python.log_level,
         "memory_bytes_max": python.memory_bytes_max,
         "reply_bytes_max": python.reply_bytes_max,
-        "orphan_secs": longest.as_secs(),
+        "stop_secs": python.stop_timeout.as_secs_f64(),
     })
     .to_string()
 }
 
 fn own_timeout(plugin: &LoadedPlugin) -> Option<Duration> {
-    plugin.timeout_secs.and_then(|secs| Duration::try_from_secs_f64(secs).ok()).filter(|d| !d.is_zero())
+    plugin
+        .timeout_secs
+        .and_then(|secs| Duration::try_from_secs_f64(secs).ok())
+        .filter(|d| !d.is_zero())
 }
 
 fn methods(plugin: &LoadedPlugin) -> Vec<Method> {

@@ -11,6 +11,7 @@ pub mod cors;
 pub mod door;
 pub mod error;
 pub mod listener;
+pub mod parse_error;
 pub mod plugin_routes;
 pub mod policy;
 pub mod request_id;

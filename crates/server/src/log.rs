@@ -82,7 +82,9 @@ pub fn start(settings: &Log) -> io::Result<Handle> {
     let (queue, lines) = sync_channel(QUEUE_LINES);
     let lost = Arc::new(AtomicU64::new(0));
     let writer = Writer { queue: queue.clone(), lost: Arc::clone(&lost) };
-    std::thread::Builder::new().name("log".into()).spawn(move || target.write_all(&lines, &lost))?;
+    std::thread::Builder::new()
+        .name("log".into())
+        .spawn(move || target.write_all(&lines, &lost))?;
     let (filter, level) = reload::Layer::new(filter_of(settings.level));
     let registry = tracing_subscriber::registry().with(filter);
     // A second start in one process (tests of a library) keeps the first one's subscriber.
@@ -106,8 +108,9 @@ enum Target {
 impl Target {
     fn open(path: Option<&Path>) -> io::Result<Self> {
         let Some(path) = path else { return Ok(Self::Stderr) };
-        let file = open(path)
-            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+        let file = open(path).map_err(|error| {
+            io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+        })?;
         Ok(Self::File { path: path.to_owned(), file })
     }
 
@@ -125,7 +128,8 @@ impl Target {
 
     fn write_line(&mut self, line: &[u8], lost: &AtomicU64) {
         let before = lost.swap(0, Ordering::Relaxed);
-        if before > 0 && self.write(format!("({before} log lines were lost)\n").as_bytes()).is_err() {
+        if before > 0 && self.write(format!("({before} log lines were lost)\n").as_bytes()).is_err()
+        {
             lost.fetch_add(before, Ordering::Relaxed);
         }
         if self.write(line).is_err() {

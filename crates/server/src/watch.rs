@@ -26,16 +26,17 @@ impl Watch {
     /// When one of them cannot be watched.
     pub fn new(directories: &[PathBuf], config: Option<&Path>) -> notify::Result<Self> {
         let (sender, changes) = mpsc::channel(64);
-        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            let Ok(event) = event else { return };
-            if event.kind.is_access() {
-                return;
-            }
-            for path in event.paths.into_iter().filter(|path| matters(path)) {
-                // A full queue means that a reload is due anyway.
-                let _ = sender.try_send(path);
-            }
-        })?;
+        let mut watcher =
+            notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+                let Ok(event) = event else { return };
+                if event.kind.is_access() {
+                    return;
+                }
+                for path in event.paths.into_iter().filter(|path| matters(path)) {
+                    // A full queue means that a reload is due anyway.
+                    let _ = sender.try_send(path);
+                }
+            })?;
         for directory in directories {
             watcher.watch(directory, RecursiveMode::Recursive)?;
         }

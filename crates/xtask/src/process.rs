@@ -204,10 +204,13 @@ mod tests {
     #[test]
     fn a_program_over_its_limit_is_ended_with_its_children() {
         let begun = Instant::now();
-        // The child of the shell holds the pipe: only ending the group ends the reading.
-        let (end, _) = shell("sleep 300 & sleep 300; wait", 1);
+        let (end, lines) = shell("sleep 300 & echo keep $!; wait", 1);
         assert_eq!(end, End::TimedOut(Duration::from_secs(1)));
         assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+        let child = lines[0].trim_start_matches("keep ");
+        // Gone, or dead and waiting for the system to take note.
+        let status = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+        assert!(status.is_empty() || status.contains(") Z "), "{status}");
     }
 
     #[test]

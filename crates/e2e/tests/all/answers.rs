@@ -24,14 +24,15 @@ fn check_text(statements: &str, status: u16, kind: &str, body: &str) {
     assert!(found.starts_with(kind), "{statements}: {found}");
 }
 
-/// A handler that fails: 500 in JSON, the traceback in the log and nowhere else.
-fn check_failure(statements: &str, in_log: &str) {
+/// A handler that fails: 500 in JSON without where and how, which is in the log and nowhere else.
+fn check_failure(statements: &str, in_log: &[&str]) {
     let (server, reply) = answer(statements);
     let _ = reply.json_error(500);
     assert!(!reply.text().contains("Traceback"), "{}", reply.text());
     assert!(!reply.text().contains(".py"), "{}", reply.text());
-    let _ = server.log().wait_for(&[in_log]);
-    let _ = server.log().wait_for(&["Traceback"]);
+    for part in in_log {
+        let _ = server.log().wait_for(&[part]);
+    }
     assert_eq!(server.get("/give").status, 500, "it goes on answering");
 }
 
@@ -110,17 +111,20 @@ fn a_large_answer_arrives_whole() {
 
 #[test]
 fn what_cannot_be_serialised_is_a_500_without_traceback() {
-    check_failure("return (200, {'x': object()})", "not JSON serializable");
+    check_failure("return (200, {'x': object()})", &["give", "type object"]);
 }
 
 #[test]
 fn an_exception_is_a_500_without_traceback() {
-    check_failure("raise KeyError('the-secret-detail')", "the-secret-detail");
+    check_failure(
+        "raise KeyError('the-secret-detail')",
+        &["give", "the-secret-detail", "Traceback"],
+    );
 }
 
 #[test]
 fn a_recursion_without_end_is_a_500() {
-    check_failure("f = lambda n: f(n + 1)\nreturn f(0)", "RecursionError");
+    check_failure("f = lambda n: f(n + 1)\nreturn f(0)", &["RecursionError", "Traceback"]);
 }
 
 #[test]
@@ -131,7 +135,7 @@ fn a_dictionary_that_contains_itself_is_a_500() {
 
 #[test]
 fn a_code_that_is_none_is_a_500() {
-    for code in ["99", "1000", "-5", "'many'"] {
+    for code in ["99", "1000", "-5", "0"] {
         let (_server, reply) = answer(&format!("return ({code}, {{'x': 1}})"));
         let status = reply.status;
         assert_eq!(status, 500, "{code}: {}", reply.text());

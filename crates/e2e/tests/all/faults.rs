@@ -173,7 +173,7 @@ fn a_reply_over_the_limit_is_refused_and_one_below_is_not() {
 #[test]
 fn a_handler_that_floods_standard_output() {
     let harm = harmful("for n in range(100_000): print('flood ' * 20)");
-    let server = setup().handler("Bad", &harm).set("limits", "handler_timeout_secs", "20").start();
+    let server = setup().handler("Bad", &harm).set("limits", "handler_timeout_secs", "3").start();
     let _ = check_started(&server);
 }
 
@@ -195,7 +195,7 @@ fn a_handler_that_writes_bytes_to_the_channels_it_was_given() {
 #[test]
 fn a_line_without_end_on_standard_output_is_not_collected() {
     let harm = harmful("for n in range(3000): os.write(1, b'x' * 65536)");
-    let server = setup().handler("Bad", &harm).set("limits", "handler_timeout_secs", "20").start();
+    let server = setup().handler("Bad", &harm).set("limits", "handler_timeout_secs", "3").start();
     let _ = check_started(&server);
     let peak = e2e::peak_memory_kib(server.process.pid());
     assert!(peak < 150_000, "the server held {peak} KiB");

@@ -6,17 +6,24 @@
 
 mod answers;
 mod auth;
+mod commands;
 mod control;
 mod cors;
 mod data;
 mod faults;
+mod files;
 mod http2;
+mod lifetime;
 mod limits;
+mod markdown;
 mod naming;
+mod outside;
 mod parameters;
 mod reload;
 mod request_object;
 mod running;
 mod shapes;
+mod starting;
 mod streams;
+mod systeminfo;
 mod tls;

@@ -162,9 +162,9 @@ fn check_broken(code: &str, said: &str) {
     let reply = server.get("/broken");
     assert!(matches!(reply.status, 404 | 500..=599), "{} {}", reply.status, reply.text());
     assert!(reply.json()["error"].is_string(), "{}", reply.text());
-    let _ = server.log().wait_for_line(&format!("broken … {said}"), |_| {
-        let log = server.process.stderr.so_far();
-        log.contains("broken") && log.contains(said)
+    wait_until(&format!("the log says {said}"), || {
+        let log = server.log().so_far();
+        (log.contains("broken") && log.contains(said)).then_some(())
     });
     assert_eq!(server.stop().code, Some(0));
 }

@@ -58,7 +58,7 @@ fn it_knows_the_cookies() {
 fn a_cookie_that_is_none_breaks_nothing() {
     check(
         "request.method",
-        |server| server.request("GET", "/req").header("Cookie", "=;;a=\"; b@d=1; \u{e9}"),
+        |server| server.request("GET", "/req").header("Cookie", "=;;a=\"; b@d=1; x"),
         &json!("GET"),
     );
 }

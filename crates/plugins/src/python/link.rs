@@ -434,7 +434,9 @@ impl Carrier<'_> {
                         return Some(End::Malformed(error.to_string()));
                     }
                 }
-                Err(needed) if needed > self.link.bounds.reply_bytes_max + FRAME_OVERHEAD_BYTES_MAX => {
+                Err(needed)
+                    if needed > self.link.bounds.reply_bytes_max + FRAME_OVERHEAD_BYTES_MAX =>
+                {
                     return Some(End::Malformed(format!("a frame of {needed} bytes")));
                 }
                 Err(needed) => {

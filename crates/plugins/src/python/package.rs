@@ -37,7 +37,8 @@ const FILES: &[(&str, &str)] = embedded![
 
 /// The program that an interpreter is started with. Its directory comes first in `sys.path`, so this
 /// `plugincore` wins over an installed one.
-const PROGRAM: (&str, &str) = ("gatehouse_worker.py", "from plugincore.worker import main\n\nmain()\n");
+const PROGRAM: (&str, &str) =
+    ("gatehouse_worker.py", "from plugincore.worker import main\n\nmain()\n");
 
 /// The program to start a worker with.
 #[derive(Debug, Clone)]
@@ -89,13 +90,14 @@ fn candidates() -> Vec<PathBuf> {
 fn install_below(base: &Path) -> io::Result<Package> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(base)?;
     let found = fs::symlink_metadata(base)?;
-    if !found.is_dir() || found.uid() != rustix::process::getuid().as_raw() || found.mode() & 0o022 != 0
+    if !found.is_dir()
+        || found.uid() != rustix::process::getuid().as_raw()
+        || found.mode() & 0o022 != 0
     {
         let message = "is not a directory that this user alone may write";
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
     }
-    // Another version's files stay beside ours: that server may still be running.
-    let directory = base.join(format!("python-{}", env!("CARGO_PKG_VERSION")));
+    let directory = base.join(format!("python-{:016x}", fingerprint()));
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory.join("plugincore"))?;
     for (name, text) in FILES.iter().chain([&PROGRAM]) {
         let path = directory.join(name);
@@ -104,6 +106,16 @@ fn install_below(base: &Path) -> io::Result<Package> {
         }
     }
     Ok(Package { program: directory.join(PROGRAM.0) })
+}
+
+/// Names the directory after what is in it: another build's files lie elsewhere, and its server may still
+/// be running.
+fn fingerprint() -> u64 {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    FILES.hash(&mut hasher);
+    PROGRAM.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// A worker that starts meanwhile sees the old file or the new one, never half of one.

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::link::{Link, LinkError};
 use super::seat::{Job, LaunchError, Loaded, Running, Seat, SeatState};
 use crate::call::{Call, CallError, Reply};
+use crate::turn::Turn;
 
 /// The workers of one file.
 #[derive(Debug)]
@@ -25,18 +26,22 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Starts `workers` workers and waits until all are ready.
+    /// Starts `workers` workers, which load the file when `turn` comes, and waits until all are ready.
     ///
     /// Returns `None` instead of a pool when the file gives nothing to call.
     ///
     /// # Errors
     /// When one of them does not get ready.
-    pub async fn start(job: Job, workers: usize) -> Result<(Option<Arc<Self>>, Loaded), LaunchError> {
+    pub async fn start(
+        job: Job,
+        workers: usize,
+        turn: Turn,
+    ) -> Result<(Option<Arc<Self>>, Loaded), LaunchError> {
         let job = Arc::new(job);
         let mut launches = JoinSet::new();
         for _ in 0..workers {
-            let job = Arc::clone(&job);
-            launches.spawn(async move { job.launch().await });
+            let (job, turn) = (Arc::clone(&job), turn.clone());
+            launches.spawn(async move { job.launch_in_turn(turn.comes()).await });
         }
         let mut ready: Vec<Running> = Vec::with_capacity(workers);
         let mut loaded: Option<Loaded> = None;

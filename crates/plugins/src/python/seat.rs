@@ -111,6 +111,17 @@ impl Job {
     /// # Errors
     /// When it did not get so far.
     pub async fn launch(&self) -> Result<(Running, Loaded), LaunchError> {
+        self.launch_in_turn(std::future::ready(())).await
+    }
+
+    /// The same, but the file is loaded only when `turn` is over; the interpreter starts before.
+    ///
+    /// # Errors
+    /// As for [`Job::launch`].
+    pub async fn launch_in_turn(
+        &self,
+        turn: impl Future<Output = ()>,
+    ) -> Result<(Running, Loaded), LaunchError> {
         let (process, socket) = WorkerProcess::start(&self.settings, &self.package, &self.label)?;
         let link = Link::new(Bounds {
             calls_max: self.settings.calls_max,
@@ -121,6 +132,7 @@ impl Job {
         let mut carrier = JoinSet::new();
         let carried = Arc::clone(&link);
         carrier.spawn(async move { carried.run(socket, sender).await });
+        turn.await;
         link.hello(&self.hello);
         let running = Running { process, link, carrier };
         let limit = self.settings.start_timeout;
@@ -149,7 +161,9 @@ impl Running {
         let last = Instant::now() + limit;
         let mut quiet_since = None;
         loop {
-            if tokio::time::timeout(Duration::from_millis(20), self.carrier.join_next()).await.is_ok()
+            if tokio::time::timeout(Duration::from_millis(20), self.carrier.join_next())
+                .await
+                .is_ok()
             {
                 break;
             }

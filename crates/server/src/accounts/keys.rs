@@ -99,7 +99,8 @@ fn judge_query(expected: &Secret, query: Option<&str>) -> Verdict {
 }
 
 fn key_in_headers(headers: &HeaderMap) -> Option<Cow<'_, str>> {
-    let text = |value: &'_ http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let text =
+        |value: &'_ http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     if let Some(value) = headers.get(AUTHORIZATION) {
         let value = text(value);
         if let Some((scheme, key)) = value.split_once(' ')
@@ -140,7 +141,10 @@ mod tests {
     fn check(headers: &[(&str, &str)], body_key: Option<&str>, query: &str, expected: Verdict) {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
-            map.insert(http::HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
+            map.insert(
+                http::HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                value.parse().unwrap(),
+            );
         }
         let evidence = Evidence { headers: &map, query: Some(query), is_local: true };
         let access = Access::Own(Secret::new("right"));

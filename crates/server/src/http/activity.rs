@@ -81,9 +81,8 @@ impl Activity {
 
     /// When the connection is to be closed unless something moves before.
     fn deadline(&self, limits: &TimeLimits) -> Option<Instant> {
-        let after = |since: u64, limit: Duration| {
-            self.accepted + Duration::from_millis(since) + limit
-        };
+        let after =
+            |since: u64, limit: Duration| self.accepted + Duration::from_millis(since) + limit;
         match self.blocked_since.load(Relaxed) {
             0 => {}
             since => return Some(after(since, limits.idle)),
@@ -236,7 +235,8 @@ mod tests {
     async fn a_request_may_take_its_time() {
         let activity = Activity::new();
         let request = activity.begin();
-        let waited = tokio::time::timeout(Duration::from_secs(3600), activity.overdue(LIMITS)).await;
+        let waited =
+            tokio::time::timeout(Duration::from_secs(3600), activity.overdue(LIMITS)).await;
         assert!(waited.is_err());
         activity.is_blocked();
         check_overdue_after(&activity, 74).await;

@@ -85,11 +85,14 @@ pub async fn answer(
     // Without a global key they answer to this machine alone.
     let (access, key) = (Access::Local, policy.global_key.as_ref());
     let mut verdict = keys::judge(&access, key, &evidence, !incoming.is_end_stream());
+    if verdict == Verdict::Refused {
+        return error::unauthorized();
+    }
+    let body = match body::read(incoming, policy).await {
+        Ok(body) => body,
+        Err(error) => return error.response(),
+    };
     if verdict == Verdict::AskBody {
-        let body = match body::read(incoming, policy).await {
-            Ok(body) => body,
-            Err(error) => return error.response(),
-        };
         let form = body::form(&head.headers, &body).await.unwrap_or_default();
         let given = keys::key_in_body(&body, form.as_deref());
         verdict = keys::judge_with_body(&access, key, &evidence, given.as_deref());
@@ -102,9 +105,7 @@ pub async fn answer(
 
 async fn carry_out(site: &Site, control: Control) -> Response<Body> {
     let done = match control {
-        Control::List => {
-            Ok(json!({ "loaded_plugins": site.registry.current().names() }))
-        }
+        Control::List => Ok(json!({ "loaded_plugins": site.registry.current().names() })),
         Control::Reload(name) => {
             site.reload(&name).await.map(|()| json!({ "reloaded": name, "success": true }))
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::header::{self, HeaderName, HeaderValue};
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use plugins::builtin::files::FileServer;
@@ -57,7 +57,7 @@ impl Door {
             method: request.method().clone(),
             uri: request.uri().clone(),
             version: request.version(),
-            status: http::StatusCode::OK,
+            status: StatusCode::OK,
             bytes: 0,
             begin: Instant::now(),
             began_at: SystemTime::now(),
@@ -89,6 +89,9 @@ impl Door {
         {
             return response;
         }
+        if !has_one_host(&request) {
+            return error::response(StatusCode::BAD_REQUEST, "a request needs exactly one Host");
+        }
         let site = &*self.site;
         let path = request.uri().path();
         if let Some(control) = control_routes::find(path) {
@@ -111,6 +114,12 @@ impl Door {
     }
 }
 
+/// HTTP/1.1 asks for exactly one: a proxy in front might go by another than we do.
+fn has_one_host(request: &Request<Incoming>) -> bool {
+    request.version() != Version::HTTP_11
+        || request.headers().get_all(header::HOST).iter().take(2).count() == 1
+}
+
 fn common_log(runtime: &Runtime) -> Option<Arc<FileServer>> {
     match runtime {
         Runtime::Files(files) if files.is_logging() => Some(Arc::clone(files)),
@@ -121,9 +130,10 @@ fn common_log(runtime: &Runtime) -> Option<Arc<FileServer>> {
 /// An answer to HEAD: the headers of GET, its length among them, and nothing behind them.
 fn without_body(response: &mut Response<Body>) {
     let length = response.body().size_hint().exact();
-    if let (Some(length), false) =
-        (length.filter(|length| *length > 0), response.headers().contains_key(header::CONTENT_LENGTH))
-    {
+    if let (Some(length), false) = (
+        length.filter(|length| *length > 0),
+        response.headers().contains_key(header::CONTENT_LENGTH),
+    ) {
         response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
     *response.body_mut() = Body::empty();

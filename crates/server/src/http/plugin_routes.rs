@@ -59,8 +59,7 @@ pub async fn answer(
     if body.is_empty() {
         headers.remove(CONTENT_LENGTH);
     }
-    let call =
-        Call { method: head.method, uri: head.uri, subpath, headers, body, form, client_ip };
+    let call = Call { method: head.method, uri: head.uri, subpath, headers, body, form, client_ip };
     match site.registry.call(endpoint, &call).await {
         Ok(reply) => error::from_reply(reply),
         Err(failure) => {

@@ -4,7 +4,7 @@
 //! it was then; a page that shows the time of day for a second at most.
 //! Not here: the variables (`magic`), markdown itself, and which thread renders.
 
-use std::fs;
+use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::sync::Arc;
@@ -148,11 +148,8 @@ pub(super) fn make(
     let html = match kind {
         PageKind::Html => with_title(expanded.text.clone(), expanded.title.as_deref()),
         PageKind::Markdown => {
-            let envelope = settings.markdown_envelope.as_deref().and_then(|path| {
-                let (stamp, text) = read_envelope(path);
-                page.envelope = Some(stamp);
-                text
-            });
+            let envelope = settings.markdown_envelope.as_deref();
+            let envelope = envelope.and_then(|path| read_envelope(path, &mut page));
             markdown_page(settings, path, &expanded, envelope.as_deref()).into_bytes()
         }
     };
@@ -181,15 +178,22 @@ fn about(html: &[u8], page: &Page, expanded: &Expanded) -> About {
 }
 
 /// Reads the envelope; without one that can be read, pages are shown without, and the log says so.
-fn read_envelope(path: &Path) -> (Option<Stamp>, Option<String>) {
-    let stamp = look_anywhere(path, Patience::Blocking).ok();
-    let text = fs::read(path).map(|text| String::from_utf8_lossy(&text).into_owned());
+fn read_envelope(path: &Path, page: &mut Page) -> Option<String> {
+    // Looking first: the name may belong to a pipe by now.
+    let text = look_anywhere(path, Patience::Blocking).and_then(|_| {
+        let file = File::open(path).map_err(Miss::Failed)?;
+        let stamp = Stamp::of(&file.metadata().map_err(Miss::Failed)?);
+        let text = read_whole(&file, &stamp, Patience::Blocking)?;
+        page.envelope = Some(Some(stamp));
+        page.settled &= is_settled(&file, &stamp);
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    });
     match text {
-        Ok(text) if stamp.is_some() => (stamp, Some(text)),
-        Ok(_) => (None, None),
-        Err(error) => {
-            tracing::warn!(%error, path = %path.display(), "markdown_envelope cannot be read");
-            (stamp, None)
+        Ok(text) => Some(text),
+        Err(why) => {
+            tracing::warn!(?why, path = %path.display(), "markdown_envelope cannot be read");
+            page.envelope = Some(None);
+            None
         }
     }
 }

@@ -39,10 +39,19 @@ impl Upgrades {
     }
 }
 
-/// Asks apt; whatever goes wrong is logged and means none.
-pub(super) async fn look() -> Upgrades {
-    let answer = timeout(LOOK_MAX, ask_apt()).await;
-    let packages = match answer.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+/// How apt is asked: a simulation, which needs no rights, takes no lock and changes nothing. It can
+/// take a processor for seconds, so it stands behind everything else.
+pub(super) const APT: &[&str] =
+    &["nice", "-n", "19", "apt-get", "--just-print", "-o", "Debug::NoLocking=true", "upgrade"];
+
+/// The exit code of `nice` when there is no such program.
+const NO_SUCH_PROGRAM: i32 = 127;
+
+/// Asks `apt` (usually [`APT`]); whatever goes wrong is logged and means none.
+pub(super) async fn look(apt: &[&str]) -> Upgrades {
+    let answer = timeout(LOOK_MAX, ask(apt)).await;
+    let answer = answer.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    let packages = match answer {
         Ok(answer) => packages(&answer),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(error) => {
@@ -53,10 +62,12 @@ pub(super) async fn look() -> Upgrades {
     Upgrades { packages, looked_at: Some(SystemTime::now()) }
 }
 
-/// A simulation: it needs no rights, takes no lock and changes nothing.
-async fn ask_apt() -> io::Result<String> {
-    let mut apt = Command::new("apt-get")
-        .args(["--just-print", "-o", "Debug::NoLocking=true", "upgrade"])
+async fn ask(apt: &[&str]) -> io::Result<String> {
+    let (program, arguments) = apt.split_first().ok_or(io::ErrorKind::NotFound)?;
+    #[expect(clippy::disallowed_methods, reason = "the one process of this plugin; ended with it")]
+    let mut apt = Command::new(program);
+    let mut apt = apt
+        .args(arguments)
         .env("LC_ALL", "C")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -67,8 +78,12 @@ async fn ask_apt() -> io::Result<String> {
     if let Some(stdout) = apt.stdout.take() {
         stdout.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await?;
     }
-    apt.wait().await?;
-    Ok(String::from_utf8_lossy(&answer).into_owned())
+    let status = apt.wait().await?;
+    match status.code() {
+        Some(0) => Ok(String::from_utf8_lossy(&answer).into_owned()),
+        Some(NO_SUCH_PROGRAM) => Err(io::ErrorKind::NotFound.into()),
+        _ => Err(io::Error::other(status.to_string())),
+    }
 }
 
 /// The names in lines like `Inst bash [5.1-1] (5.1-2 Debian:12 [amd64])`.
@@ -102,8 +117,17 @@ mod tests {
         assert_eq!(Upgrades::default().to_json(), unknown);
     }
 
+    #[track_caller]
+    fn check_look(found: &Upgrades, expected: &[&str]) {
+        assert_eq!(found.packages, expected);
+        assert!(found.is_known());
+    }
+
     #[tokio::test]
     async fn looking_always_ends_with_an_answer() {
-        assert!(look().await.is_known());
+        check_look(&look(&["printf", "Inst bash [1] (2)\n"]).await, &["bash"]);
+        check_look(&look(&["false"]).await, &[]);
+        check_look(&look(&["no-such-program"]).await, &[]);
+        check_look(&look(&["nice", "no-such-program"]).await, &[]);
     }
 }
