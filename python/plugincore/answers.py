@@ -11,7 +11,8 @@ import math
 import sys
 from json import encoder as _encoder
 
-from plugincore.response import Response
+from plugincore.request import Headers
+from plugincore.response import Response, plain_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,12 +34,16 @@ class NotSerializable(Exception):
 
 def _standard_encoder() -> Callable[[Any], bytes]:
     """The standard library's encoder without the object it makes for every call of ``json.dumps``."""
-    make = getattr(_encoder, "c_make_encoder", None)
-    if make is None:
-        return lambda value: json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
 
     def refuse(value: Any) -> Any:
+        if isinstance(value, Headers):
+            return value.copy()
         raise TypeError(f"an object of type {type(value).__name__} has no form in JSON")
+
+    make = getattr(_encoder, "c_make_encoder", None)
+    if make is None:
+        plain = json.JSONEncoder(allow_nan=False, separators=(",", ":"), default=refuse)
+        return lambda value: plain.encode(value).encode()
 
     text = _encoder.encode_basestring_ascii
 
@@ -154,11 +159,10 @@ def _aiohttp_response(response: Any) -> Answer:
         body = getattr(body, "_value", body)
     if body is not None and not isinstance(body, (bytes, bytearray, memoryview)):
         raise NotSerializable(f"an aiohttp response with a body of {type(body).__name__}")
-    # aiohttp has subclasses of str; the frame format takes plain text alone.
-    pairs = [(str(name), str(value)) for name, value in response.headers.items()]
+    pairs = [(plain_text(name), plain_text(value)) for name, value in response.headers.items()]
     pairs.extend(("set-cookie", morsel.OutputString()) for morsel in response.cookies.values())
     if not any(name.lower() == "content-type" for name, _ in pairs):
-        pairs.append(("content-type", str(response.content_type)))
+        pairs.append(("content-type", plain_text(response.content_type)))
     return int(response.status), pairs, bytes(body or b"")
 
 

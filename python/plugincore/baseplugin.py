@@ -6,8 +6,6 @@ one, and then hands it requests. Who may ask is decided by the server before a p
 
 from __future__ import annotations
 
-import hmac
-
 from plugincore.logjam import LogJam
 
 TYPE_CHECKING = False
@@ -78,6 +76,9 @@ class BasePlugin:
         )
         if not given or not self._apikey:
             return False
+        # Here and not above: it loads OpenSSL, and hardly any plugin comes this way.
+        import hmac
+
         return hmac.compare_digest(str(given).encode(), str(self._apikey).encode())
 
     def _expected_key(self, kwargs: dict[str, Any]) -> Optional[str]:

@@ -16,7 +16,7 @@ from plugincore.steps import Steps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable
+    from typing import Any, Callable, Optional
 
     from plugincore.channel import Channel
     from plugincore.loading import Endpoint
@@ -88,7 +88,11 @@ class Calls:
                     self._running[call_id] = task
                     return
                 result = value
-            self._answer(call_id, endpoint, result)
+            kind = type(result)
+            if kind is not tuple and kind is not dict and hasattr(result, "__await__"):
+                self._start_task(call_id, endpoint, result)
+            else:
+                self._answer(call_id, endpoint, result)
         except BadBody as error:
             self._channel.send((call_id, 400, answers.JSON, answers.failure(str(error))))
         except BaseException as error:
@@ -167,49 +171,76 @@ class Calls:
 
         return finish
 
-    def _start_task(self, call_id: int, endpoint: Endpoint, coroutine: Any) -> None:
+    def _start_task(self, call_id: int, endpoint: Endpoint, awaitable: Any) -> None:
         finish = self._finisher(call_id, endpoint)
 
-        async def run() -> None:
+        async def run() -> tuple[Any, Any]:
             try:
-                result = await coroutine
+                return await awaitable, None
+            except asyncio.CancelledError:
+                raise
             except BaseException as error:
-                finish(None, error)
-            else:
-                finish(result, None)
+                return None, error
 
-        self._running[call_id] = self._loop.create_task(run())
+        def ended(task: asyncio.Task) -> None:
+            if not task.cancelled():
+                finish(*task.result())
+                return
+            if hasattr(awaitable, "close"):
+                awaitable.close()  # Cancelled before its first step: it would complain.
+            finish(None, asyncio.CancelledError())
+
+        task = self._loop.create_task(run())
+        task.add_done_callback(ended)
+        self._running[call_id] = task
 
     def _start_pieces(
         self, call_id: int, endpoint: Endpoint, status: int, head: Any, body: Any
     ) -> None:
         self._credits[call_id] = asyncio.Semaphore(PIECES_AHEAD)
         self._channel.send((STREAM_HEAD, call_id, status, head))
-        send = self._send_pieces(call_id, endpoint, answers.is_event_stream(head), body)
-        self._running[call_id] = self._loop.create_task(send)
+        events = answers.is_event_stream(head)
+        task = self._loop.create_task(self._send_pieces(call_id, events, body))
+        self._running[call_id] = task
 
-    async def _send_pieces(self, call_id: int, endpoint: Endpoint, events: bool, body: Any) -> None:
-        credits = self._credits[call_id]
-        problem = None
-        try:
-            async for piece in _each(body):
-                await credits.acquire()
-                data = answers.piece_of(piece, events)
-                if data:
-                    self._channel.send((STREAM_PIECE, call_id, data))
-        except asyncio.CancelledError:
-            problem = "cancelled"
-        except BaseException as error:
-            problem = f"{type(error).__name__} while sending the answer"
-            endpoint.log.error(f"{endpoint.name}: {problem}")
-            endpoint.log.error(_traceback(error))
-        finally:
+        # A callback, because a task that is cancelled before its first step never runs at all.
+        def ended(task: asyncio.Task) -> None:
             self._credits.pop(call_id, None)
             self._running.pop(call_id, None)
-            close = getattr(body, "aclose", None)
-            if close is not None:
-                await close()
-        self._channel.send((STREAM_END, call_id, problem))
+            problem = "cancelled" if task.cancelled() else self._problem(endpoint, task.result())
+            self._channel.send((STREAM_END, call_id, problem))
+
+        task.add_done_callback(ended)
+
+    async def _send_pieces(
+        self, call_id: int, events: bool, body: Any
+    ) -> Optional[BaseException]:
+        """Sends all pieces; returns what went wrong, since a task does not hold a SystemExit."""
+        credits = self._credits[call_id]
+        try:
+            try:
+                async for piece in _each(body):
+                    await credits.acquire()
+                    data = answers.piece_of(piece, events)
+                    if data:
+                        self._channel.send((STREAM_PIECE, call_id, data))
+            finally:
+                close = getattr(body, "aclose", None)
+                if close is not None:
+                    await close()
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            return error
+        return None
+
+    def _problem(self, endpoint: Endpoint, error: Optional[BaseException]) -> Optional[str]:
+        if error is None:
+            return None
+        problem = f"{type(error).__name__} while sending the answer"
+        endpoint.log.error(f"{endpoint.name}: {problem}")
+        endpoint.log.error(_traceback(error))
+        return problem
 
 
 def unsendable(message: tuple) -> tuple:

@@ -37,8 +37,10 @@ class Endpoint:
         #: What the handler calls its instance: a variable of that name cannot be passed.
         self.receiver = receiver
         self.log = getattr(plugin, "log", None) or LogJam(name=name)
-        self.methods = [str(method).upper() for method in plugin.methods]
-        self.timeout_secs: Optional[float] = plugin.timeout_secs
+        # A single method may be written as a plain string.
+        methods = (plugin.methods,) if isinstance(plugin.methods, str) else plugin.methods
+        self.methods = [str(method).upper() for method in methods]
+        self.timeout_secs: Optional[float] = _time_limit(plugin.timeout_secs)
 
     def description(self) -> dict[str, Any]:
         """What the server needs to know."""
@@ -52,6 +54,12 @@ class Endpoint:
 
 class Broken(Exception):
     """A plugin that cannot be used, and why."""
+
+
+def _time_limit(given: Any) -> Optional[float]:
+    if given is None or isinstance(given, (int, float)) and 0 < given < float("inf"):
+        return given
+    raise Broken(f"timeout_secs is {given!r}, expected a number of seconds above 0")
 
 
 async def load(
@@ -96,13 +104,16 @@ def _import(path: str) -> ModuleType:
 
 
 def _plugin_classes(module: ModuleType) -> list[type]:
-    return [
-        value
-        for value in vars(module).values()
-        if isinstance(value, type)
-        and issubclass(value, BasePlugin)
-        and value.__module__ == module.__name__
-    ]
+    # A dictionary, because one class may have two names and is one plugin all the same.
+    return list(
+        {
+            value: None
+            for value in vars(module).values()
+            if isinstance(value, type)
+            and issubclass(value, BasePlugin)
+            and value.__module__ == module.__name__
+        }
+    )
 
 
 async def _make(

@@ -74,5 +74,8 @@ class LogJam:
         text = " ".join(map(str, message))
         lines = "".join(f"{start}{line}\n" for line in text.splitlines() or [""])
         # One write, so that lines of several threads do not mix.
-        sys.stderr.write(lines)
-        sys.stderr.flush()
+        try:
+            sys.stderr.write(lines)
+            sys.stderr.flush()
+        except (AttributeError, OSError, ValueError):
+            pass  # The plugin has closed or replaced it: a lost line is no reason to fail a call.

@@ -38,12 +38,17 @@ class Response:
 
     def header_pairs(self) -> list[tuple[str, str]]:
         """All headers, the cookies among them."""
-        pairs = [(str(name), str(value)) for name, value in self.headers]
+        pairs = [(plain_text(name), plain_text(value)) for name, value in self.headers]
         if self.content_type is not None:
-            pairs.append(("content-type", self.content_type))
+            pairs.append(("content-type", plain_text(self.content_type)))
         if self.cookies:
             pairs.extend(("set-cookie", line) for line in _cookie_lines(self.cookies))
         return pairs
+
+
+def plain_text(value: Any) -> str:
+    """``value`` as a ``str`` and nothing derived from it, which a frame could not hold."""
+    return str.__str__(value) if isinstance(value, str) else str(value)
 
 
 def _cookie_lines(cookies: Mapping[str, Any]) -> list[str]:

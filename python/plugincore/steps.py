@@ -40,7 +40,8 @@ class _Driver(Coroutine):
         self._rest = coroutine
         self._finish = finish
         self._waits_for = waits_for
-        if self.idle is not None:
+        # It is done already where the coroutine has cancelled its own task: that comes through then.
+        if self.idle is not None and not self.idle.done():
             self.idle.set_result(None)
 
     def send(self, value: Any) -> Any:
@@ -113,7 +114,13 @@ class Steps:
         try:
             return False, self.context.run(coroutine.send, None)
         except StopIteration as end:
+            if spare.cancelling():
+                self._renew()  # It has cancelled its task and ended: the next needs a sound one.
             return True, end.value
+        except BaseException:
+            if spare.cancelling():
+                self._renew()
+            raise
         finally:
             _tasks._leave_task(loop, spare)
 

@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from types import SimpleNamespace
 from typing import Any, Mapping, Optional
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 from plugincore import answers
 from plugincore.configfile import Config
@@ -29,6 +30,8 @@ def call(
 ) -> tuple[int, Any]:
     """Makes the plugin, initialises it, asks it once and ends it.
 
+    A JSON or urlencoded ``body`` (by the content type in ``headers``) becomes variables as in the server;
+    ``variables`` win over them. Other bodies are read by ``request``.
     Returns ``(status, body)``: the body of a JSON answer as objects, of a text as ``str``, else bytes.
     An exception of the handler is raised to the test.
     """
@@ -53,10 +56,12 @@ async def _call(
     try:
         flat = tuple(part for pair in headers.items() for part in pair)
         own_headers = Headers(flat)
+        asked = variables
+        form, variables = _with_body(own_headers, body, variables)
         path = f"/{endpoint.name}" + ("" if subpath is None else f"/{subpath}")
-        query = urlencode({k: v for k, v in variables.items() if isinstance(v, (str, int, float))})
+        query = urlencode({k: v for k, v in asked.items() if isinstance(v, (str, int, float))})
         target = f"{path}?{query}" if query else path
-        line = (0, 0, method, target, subpath, None, (), flat, "127.0.0.1", body or None, 0)
+        line = (0, 0, method, target, subpath, None, form, flat, "127.0.0.1", body or None, 0)
         variables.pop(endpoint.receiver, None)
         result = endpoint.handler(
             **{
@@ -77,6 +82,24 @@ async def _call(
             await outcome
 
 
+def _with_body(
+    headers: Headers, body: bytes, variables: dict[str, Any]
+) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """The fields of a form, flat, and all variables."""
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "application/json" and body:
+        value = json.loads(body)
+        return (), {**(value if isinstance(value, dict) else {}), **variables}
+    if kind == "application/x-www-form-urlencoded":
+        fields = parse_qsl(body.decode(), keep_blank_values=True)
+        return tuple(part for field in fields for part in field), {
+            # From the back, so that the first of repeated fields stays.
+            **dict(reversed(fields)),
+            **variables,
+        }
+    return (), dict(variables)
+
+
 async def _plain(result: Any) -> tuple[int, Any]:
     status, head, body = answers.answer_of(result)
     if not isinstance(body, bytes):
@@ -85,8 +108,6 @@ async def _plain(result: Any) -> tuple[int, Any]:
         body = b"".join([answers.piece_of(piece, events) async for piece in pieces])
     kind = head if isinstance(head, str) else dict((k.lower(), v) for k, v in head)["content-type"]
     if kind.startswith(answers.JSON):
-        import json
-
         return status, json.loads(body)
     return status, body.decode() if kind.startswith("text/") else body
 
