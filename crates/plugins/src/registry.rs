@@ -136,16 +136,17 @@ impl Registry {
     pub async fn apply(&self, settings: &Arc<Settings>) -> Result<Outcome, ChangeError> {
         let mut changing = self.changing.lock().await;
         let sources = discover(settings)?;
+        let started = self.start_units(sources, settings).await;
         let mut old: Vec<Unit> = std::mem::take(&mut changing.units);
+        let mut replaced: Vec<Unit> = Vec::new();
         let mut outcome = Outcome::default();
-        for (source, started) in self.start_units(sources, settings).await {
+        for (source, started) in started {
             let before = old.iter().position(|unit| unit.source == source).map(|at| old.remove(at));
             match started {
-                Ok(Some(unit)) => {
-                    changing.units.push(unit);
-                    changing.retire(before, settings);
+                Ok(unit) => {
+                    changing.units.extend(unit);
+                    replaced.extend(before);
                 }
-                Ok(None) => changing.retire(before, settings),
                 Err(error) => {
                     let label = source.label();
                     tracing::error!(plugin = label, "{error}");
@@ -156,8 +157,11 @@ impl Registry {
         }
         let names = self.publish(&mut changing, &mut outcome.failures);
         outcome.names = names;
-        for unit in old {
+        for unit in &old {
             tracing::info!(plugin = unit.source.label(), "removed");
+        }
+        // Only now: a call that is turned away by an old version must find the new one in the set.
+        for unit in replaced.into_iter().chain(old) {
             changing.retire(Some(unit), settings);
         }
         Ok(outcome)
