@@ -269,3 +269,36 @@ fn more_calls_than_allowed_are_refused_clearly() {
     });
     assert_eq!(server.get_json("/few"), json!({"ok": true}));
 }
+
+#[test]
+fn an_answer_before_the_body_never_spoils_the_connection_silently() {
+    let server = Setup::new()
+        .handler("Count", COUNT)
+        .handler("Safe", "return {}")
+        .parameters("safe", "auth_type=plugin&apikey=k")
+        .start();
+    let late = "{\"a\": 12345}";
+    for (line, key) in [
+        ("POST /nothing", ""),
+        ("PUT /count", ""),
+        ("POST /safe", "Authorization: Bearer wrong\r\n"),
+        ("POST /reload/nothing", ""),
+        ("GET /plugins", ""),
+    ] {
+        let mut connection = server.connect();
+        connection.write(format!(
+            "{line} HTTP/1.1\r\nHost: x\r\n{key}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            late.len()
+        ));
+        // As a client does that writes head and body one after the other.
+        thread::sleep(Duration::from_millis(50));
+        connection.write(late);
+        let reply = connection.read_reply();
+        if reply.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close")) {
+            continue;
+        }
+        connection.write("GET /count?ask=1 HTTP/1.1\r\nHost: x\r\n\r\n");
+        let next = connection.try_read_reply().map(|reply| reply.status);
+        assert_eq!(next, Some(200), "{line}: the connection was promised to be kept");
+    }
+}

@@ -179,3 +179,33 @@ fn thirty_files_of_plugins_start() {
         assert_eq!(server.get_json(&format!("/p{n}")), json!({"n": n}));
     }
 }
+
+#[test]
+fn servers_that_start_at_once_for_the_first_time_do_not_disturb_each_other() {
+    let cache = tempfile::tempdir().unwrap();
+    let cache = cache.path().display().to_string();
+    std::thread::scope(|scope| {
+        for n in 0..6 {
+            let cache = &cache;
+            scope.spawn(move || {
+                let server = Setup::new()
+                    .environment("XDG_CACHE_HOME", cache)
+                    .environment("HOME", cache)
+                    .handler("A", &format!("return {{'n': {n}}}"))
+                    .start();
+                assert_eq!(server.get_json("/a"), json!({"n": n}));
+                assert_eq!(server.get("/reload/a").status, 200);
+            });
+        }
+    });
+}
+
+#[test]
+fn a_home_that_cannot_be_written_stops_nothing() {
+    let server = Setup::new()
+        .environment("XDG_CACHE_HOME", "/proc/nowhere")
+        .environment("HOME", "/proc/nowhere")
+        .handler("A", "return {'a': 1}")
+        .start();
+    assert_eq!(server.get_json("/a"), json!({"a": 1}));
+}
