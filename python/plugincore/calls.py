@@ -105,6 +105,11 @@ class Calls:
         if task is not None:
             task.cancel()
 
+    def cancel_all(self) -> None:
+        """Ends every call: the server waits no longer."""
+        for task in list(self._running.values()):
+            task.cancel()
+
     def credit(self, call_id: int, pieces: int) -> None:
         """The server has passed on ``pieces`` of a body in pieces."""
         credits = self._credits.get(call_id)

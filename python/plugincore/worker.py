@@ -70,6 +70,8 @@ class Worker:
         elif kind == kinds.STOP:
             if not self._end.done():
                 self._end.set_result(True)
+            else:
+                self._calls.cancel_all()
         elif kind == kinds.HELLO and not self._hello.done():
             self._hello.set_result(json.loads(message[1]))
 

@@ -31,7 +31,6 @@ pub fn access(parameters: &Parameters) -> (Access, Option<String>) {
     let Some(given) = given else { return (Access::Open, None) };
     let kind = text(given).to_ascii_lowercase();
     match kind.trim() {
-        "" | "none" => (Access::Open, None),
         "global" => (Access::Global, None),
         "plugin" => match parameters.get("apikey").map(text).filter(|key| !key.is_empty()) {
             Some(key) => (Access::Own(Secret::new(key)), None),
@@ -86,6 +85,8 @@ mod tests {
         check(json!({"auth_type": "plugin", "apikey": ""}), "Nobody");
         check(json!({"auth_type": "gobal"}), "Nobody");
         check(json!({"auth_type": true}), "Nobody");
+        check(json!({"auth_type": "none"}), "Nobody");
+        check(json!({"auth_type": ""}), "Nobody");
     }
 
     #[test]

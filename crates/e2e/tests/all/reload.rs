@@ -250,6 +250,29 @@ fn a_failing_or_endless_end_of_a_plugin_stops_neither_reload_nor_shutdown() {
 }
 
 #[test]
+fn an_endless_stream_of_the_old_version_is_given_up_and_its_plugin_told() {
+    let code = r#"
+import asyncio
+class Endless(BasePlugin):
+    def request_handler(self, **data):
+        return self.pieces()
+    async def pieces(self):
+        yield "begun;"
+        await asyncio.sleep(3600)
+    def terminate_plugin(self):
+        self.log("told of the end")
+"#;
+    let server =
+        Setup::new().plugin("endless.py", code).set("limits", "handler_timeout_secs", "1").start();
+    let mut connection = server.connect();
+    connection.write("GET /endless HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(connection.read_head().unwrap().0, 200);
+    assert_eq!(connection.read_chunk().as_deref(), Some(&b"begun;"[..]));
+    assert_eq!(server.get("/reload/endless").status, 200);
+    let _ = server.log().wait_for(&["endless", "told of the end"]);
+}
+
+#[test]
 fn a_call_begun_on_the_old_version_ends_on_it() {
     let old = "import asyncio, os\nself.log('entered')\nwhile not os.path.exists(data['gate']):\n    await asyncio.sleep(0.02)\nreturn {'version': 1}";
     let server = Setup::new().async_handler("Thing", old).start();

@@ -192,6 +192,11 @@ impl Link {
         self.wake.notify_one();
     }
 
+    /// After [`Link::stop`]: asks the worker not to wait for its calls any longer.
+    pub fn stop_waiting(&self) {
+        self.tell(Outgoing::stop);
+    }
+
     /// Whether [`Link::stop`] was called or the link has ended.
     #[must_use]
     pub fn is_closed(&self) -> bool {

@@ -25,6 +25,7 @@ const FILES: &[(&str, &str)] = embedded![
     "calls.py",
     "channel.py",
     "configfile.py",
+    "lean.py",
     "loading.py",
     "logjam.py",
     "py.typed",
@@ -37,8 +38,11 @@ const FILES: &[(&str, &str)] = embedded![
 
 /// The program that an interpreter is started with. Its directory comes first in `sys.path`, so this
 /// `plugincore` wins over an installed one.
-const PROGRAM: (&str, &str) =
-    ("gatehouse_worker.py", "from plugincore.worker import main\n\nmain()\n");
+const PROGRAM: (&str, &str) = (
+    "gatehouse_worker.py",
+    "from plugincore.lean import import_asyncio\n\nimport_asyncio()\n\n\
+     from plugincore.worker import main\n\nmain()\n",
+);
 
 /// The program to start a worker with.
 #[derive(Debug, Clone)]

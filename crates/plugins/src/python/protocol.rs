@@ -97,7 +97,7 @@ impl Outgoing {
         put_int(&mut self.items, 1);
     }
 
-    /// The last message: finish what runs and end.
+    /// Finish what runs and end; said again: do not wait for what runs, but end in good order.
     pub fn stop(&mut self) {
         self.message(1);
         put_int(&mut self.items, STOP);

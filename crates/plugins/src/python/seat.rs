@@ -158,7 +158,8 @@ impl Running {
     /// Lets calls finish, at most for `limit`, lets the plugins say goodbye for `goodbye`, and ends it.
     pub async fn wind_down(mut self, limit: Duration, goodbye: Duration) {
         self.link.stop();
-        let last = Instant::now() + limit;
+        let mut last = Instant::now() + limit;
+        let mut was_cut = false;
         let mut quiet_since = None;
         loop {
             if tokio::time::timeout(Duration::from_millis(20), self.carrier.join_next())
@@ -172,11 +173,13 @@ impl Running {
                 quiet_since = None;
             }
             let since: Instant = *quiet_since.get_or_insert(now);
-            if now >= last + goodbye || !self.link.is_busy() && now >= since + goodbye {
+            if !self.link.is_busy() && now >= since + goodbye || now >= last && was_cut {
                 break;
             }
-            if now >= last && self.link.is_busy() {
-                break;
+            if now >= last {
+                // Calls that are still under way are given up; the plugins say goodbye all the same.
+                self.link.stop_waiting();
+                (was_cut, last) = (true, now + goodbye);
             }
         }
         self.process.end(Duration::from_millis(500)).await;
