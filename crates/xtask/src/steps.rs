@@ -32,8 +32,8 @@ impl Step {
         Self::Clippy,
         Self::Docs,
         Self::Build,
-        Self::Test,
         Self::Doctest,
+        Self::Test,
     ];
 
     /// The word for it on the command line and in the summary.
