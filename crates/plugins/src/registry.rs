@@ -6,6 +6,7 @@
 //! Invariant: changes happen one at a time (`changing`), and a change that fails changes nothing.
 //! Not here: reading the configuration; who asks hands over the [`Settings`] to apply.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +21,7 @@ use crate::parameters::Access;
 use crate::python::link::LinkError;
 use crate::python::package::Package;
 use crate::routes::Routes;
-use crate::settings::Settings;
+use crate::settings::{RESERVED, Settings};
 use crate::turn::Turn;
 use crate::unit::{Runtime, Source, StartError, Unit, discover};
 
@@ -142,15 +143,22 @@ impl Registry {
         let mut outcome = Outcome::default();
         for (source, started) in started {
             let before = old.iter().position(|unit| unit.source == source).map(|at| old.remove(at));
+            let started = started.map_err(|error| error.to_string()).and_then(|unit| {
+                match unit.as_ref().and_then(|unit| unit.worse_than(before.as_ref())) {
+                    Some(why) if before.is_some() => Err(why),
+                    _ => Ok(unit),
+                }
+            });
             match started {
                 Ok(unit) => {
+                    outcome.failures.extend(unit.as_ref().and_then(Unit::failure));
                     changing.units.extend(unit);
                     replaced.extend(before);
                 }
-                Err(error) => {
+                Err(why) => {
                     let label = source.label();
-                    tracing::error!(plugin = label, "{error}");
-                    outcome.failures.push((label, error.to_string(), before.is_some()));
+                    tracing::error!(plugin = label, "{why}");
+                    outcome.failures.push((label, why, before.is_some()));
                     changing.units.extend(before);
                 }
             }
@@ -174,6 +182,7 @@ impl Registry {
     ) -> Vec<(Source, Result<Option<Unit>, StartError>)> {
         let gate = Arc::new(tokio::sync::Semaphore::new(settings.starts_at_once()));
         let mut starts = JoinSet::new();
+        let mut ids = HashMap::new();
         let mut turn = Turn::now();
         for (index, source) in sources.into_iter().enumerate() {
             let (settings, package) = (Arc::clone(settings), Arc::clone(&self.package));
@@ -182,43 +191,82 @@ impl Registry {
             let place = Arc::clone(&gate).acquire_owned().await;
             let (finish, next) = Turn::after();
             let mine = std::mem::replace(&mut turn, next);
-            starts.spawn(async move {
-                let started = Unit::start(&source, &settings, &package, mine).await;
+            let begun = source.clone();
+            let task = starts.spawn(async move {
+                let started = Unit::start(&begun, &settings, &package, mine.clone()).await;
+                // One that failed before its turn does not bring the next one's forward.
+                mine.comes().await;
                 drop((finish, place));
-                (index, source, started)
+                started
             });
+            ids.insert(task.id(), (index, source));
         }
         let mut started = Vec::new();
-        while let Some(one) = starts.join_next().await {
-            started.extend(one);
+        while let Some(one) = starts.join_next_with_id().await {
+            let (id, one) = match one {
+                Ok((id, one)) => (id, one),
+                Err(panic) => (panic.id(), Err(StartError::Parameter(panic.to_string()))),
+            };
+            started.extend(ids.remove(&id).map(|(index, source)| (index, source, one)));
         }
         started.sort_by_key(|(index, ..)| *index);
         started.into_iter().map(|(_, source, started)| (source, started)).collect()
     }
 
-    /// Starts a new version of the plugin `name` and swaps it in.
+    /// Starts a new version of the plugin `name` and swaps it in. With it come what else `settings` and
+    /// the directories say: keys of the other plugins, files that were added, files that are gone. (The
+    /// other plugins' code and parameters wait for their own reload.)
     ///
     /// # Errors
-    /// When there is none, its file has gone (it is unloaded then), or the new version fails (the old
-    /// one goes on).
+    /// When there is no such plugin, or its new version fails: nothing has changed then.
     pub async fn reload(&self, name: &str, settings: &Arc<Settings>) -> Result<(), ChangeError> {
         let mut changing = self.changing.lock().await;
-        let unknown = || ChangeError::Unknown(name.to_owned());
-        let at = changing.position(name).ok_or_else(unknown)?;
-        let source = changing.units[at].source.clone();
-        if source.is_gone() {
-            let unit = changing.units.remove(at);
-            self.publish(&mut changing, &mut Vec::new());
-            changing.retire(Some(unit), settings);
-            return Err(unknown());
+        let sources = discover(settings)?;
+        let known = changing.position(name).map(|at| changing.units[at].source.clone());
+        let mut fresh = None;
+        if let Some(source) = known.filter(|source| !source.is_gone()) {
+            fresh = Some(self.start_anew(&changing, &source, settings).await?);
         }
-        let started = Unit::start(&source, settings, &self.package, Turn::now()).await;
-        let unit = started.map_err(|error| ChangeError::Failed(error.to_string()))?;
-        let Some(mut unit) = unit else {
-            return Err(ChangeError::Failed(format!("{}: defines no plugin", source.label())));
-        };
-        unit.inherit(&changing.units[at]);
-        self.replace(&mut changing, at, unit, settings)
+        let retired = self.follow(&mut changing, sources, settings).await;
+        if let Some(unit) = fresh {
+            self.replace(&mut changing, unit, settings);
+        } else {
+            self.publish(&mut changing, &mut Vec::new());
+        }
+        for unit in retired {
+            changing.retire(Some(unit), settings);
+        }
+        match changing.position(name) {
+            Some(_) => Ok(()),
+            None => Err(ChangeError::Unknown(name.to_owned())),
+        }
+    }
+
+    /// Takes in files that were added and gives everybody the access that `settings` say; returns the
+    /// units whose files are gone.
+    async fn follow(
+        &self,
+        changing: &mut Changing,
+        sources: Vec<Source>,
+        settings: &Arc<Settings>,
+    ) -> Vec<Unit> {
+        let is_known = |source: &Source| changing.units.iter().any(|unit| unit.source == *source);
+        let added = sources.iter().filter(|source| !is_known(source)).cloned().collect();
+        // Waiting comes first: whoever asked may leave meanwhile, and then nothing has changed.
+        let started = self.start_units(added, settings).await;
+        let is_listed = |unit: &Unit| sources.contains(&unit.source);
+        let (units, gone) = changing.units.drain(..).partition(is_listed);
+        changing.units = units;
+        for unit in &mut changing.units {
+            unit.refresh_access(settings);
+        }
+        for (source, started) in started {
+            match started {
+                Ok(unit) => changing.units.extend(unit),
+                Err(error) => tracing::error!(plugin = source.label(), "{error}"),
+            }
+        }
+        gone
     }
 
     /// Loads the file called `file` (with or without `.py`), or a new version of it.
@@ -236,48 +284,51 @@ impl Registry {
             .into_iter()
             .find(|source| source.label() == wanted)
             .ok_or_else(|| ChangeError::NoFile(file.to_owned()))?;
-        let started = Unit::start(&source, settings, &self.package, Turn::now()).await;
-        let unit = started.map_err(|error| ChangeError::Failed(error.to_string()))?;
-        let Some(unit) = unit else {
-            return Err(ChangeError::Failed(format!("{wanted}: defines no plugin")));
-        };
+        let mut unit = self.start_anew(&changing, &source, settings).await?;
+        unit.restore();
         let names = unit.names();
-        let at = changing.units.iter().position(|unit| unit.source == source);
-        let at = at.unwrap_or(changing.units.len());
-        self.replace(&mut changing, at, unit, settings)?;
+        self.replace(&mut changing, unit, settings);
         Ok(names)
     }
 
-    /// Puts `unit` at `at`, in place of what is there; takes it back when its names are taken.
-    fn replace(
+    /// Starts a version of `source` that can take the place of the one there is.
+    async fn start_anew(
         &self,
-        changing: &mut Changing,
-        at: usize,
-        unit: Unit,
+        changing: &Changing,
+        source: &Source,
         settings: &Arc<Settings>,
-    ) -> Result<(), ChangeError> {
-        let taken: Vec<String> = changing
-            .units
-            .iter()
-            .enumerate()
-            .filter(|(index, _)| *index != at)
-            .flat_map(|(_, other)| other.names())
-            .filter(|name| unit.names().contains(name))
-            .collect();
-        if let Some(name) = taken.first() {
-            let why = format!("the name {name:?} is taken by another plugin");
-            changing.retire(Some(unit), settings);
-            return Err(ChangeError::Failed(why));
+    ) -> Result<Unit, ChangeError> {
+        let failed = |why: &dyn std::fmt::Display| ChangeError::Failed(why.to_string());
+        let started = Unit::start(source, settings, &self.package, Turn::now()).await;
+        let Some(mut unit) = started.map_err(|error| failed(&error))? else {
+            return Err(failed(&format!("{}: defines no plugin", source.label())));
+        };
+        let before = changing.units.iter().find(|unit| unit.source == *source);
+        if let Some(before) = before {
+            unit.inherit(before);
         }
-        let before = if at < changing.units.len() {
-            Some(std::mem::replace(&mut changing.units[at], unit))
-        } else {
-            changing.units.push(unit);
-            None
+        let unfit = unit.worse_than(before).or_else(|| changing.name_problem(&unit));
+        match unfit {
+            None => Ok(unit),
+            Some(why) => {
+                unit.retire(Duration::ZERO).await;
+                Err(failed(&why))
+            }
+        }
+    }
+
+    /// Puts `unit` in place of the version of it that there is, if any.
+    fn replace(&self, changing: &mut Changing, unit: Unit, settings: &Arc<Settings>) {
+        let at = changing.units.iter().position(|other| other.source == unit.source);
+        let before = match at {
+            Some(at) => Some(std::mem::replace(&mut changing.units[at], unit)),
+            None => {
+                changing.units.push(unit);
+                None
+            }
         };
         self.publish(changing, &mut Vec::new());
         changing.retire(before, settings);
-        Ok(())
     }
 
     /// Takes the plugin `name` out of service; the workers of its file end with its last plugin.
@@ -300,11 +351,12 @@ impl Registry {
         changing: &mut Changing,
         failures: &mut Vec<(String, String, bool)>,
     ) -> Vec<String> {
+        changing.let_files_win();
         let mut routes = Routes::default();
         for unit in &changing.units {
             for endpoint in unit.endpoints() {
                 let name = endpoint.name.clone();
-                if let Err(error) = routes.add(&name, endpoint, &crate::settings::RESERVED) {
+                if let Err(error) = routes.add(&name, endpoint, &RESERVED) {
                     tracing::error!(plugin = unit.source.label(), "{error}");
                     failures.push((unit.source.label(), error.to_string(), false));
                 }
@@ -326,6 +378,31 @@ impl Registry {
 }
 
 impl Changing {
+    /// A plugin of one's own takes the place of the built-in one of the same name.
+    fn let_files_win(&mut self) {
+        let own_name = Source::SystemInfo.label();
+        let is_own =
+            |unit: &Unit| unit.source != Source::SystemInfo && unit.names().contains(&own_name);
+        if self.units.iter().any(is_own) {
+            self.units.retain(|unit| unit.source != Source::SystemInfo);
+        }
+    }
+
+    /// Why the names of `unit` cannot be used beside those of the other units.
+    fn name_problem(&self, unit: &Unit) -> Option<String> {
+        let mut routes = Routes::default();
+        let others = self
+            .units
+            .iter()
+            .filter(|other| other.source != unit.source && other.source != Source::SystemInfo);
+        for name in others.flat_map(Unit::names) {
+            // One that cannot be used is not in anybody's way.
+            let _ = routes.add(&name, (), &RESERVED);
+        }
+        let mut names = unit.names().into_iter();
+        names.find_map(|name| routes.add(&name, (), &RESERVED).err()).map(|error| error.to_string())
+    }
+
     fn position(&self, name: &str) -> Option<usize> {
         self.units.iter().position(|unit| unit.names().iter().any(|known| known == name))
     }
@@ -334,7 +411,7 @@ impl Changing {
         // Those that have ended leave nothing to collect.
         while self.retiring.try_join_next().is_some() {}
         if let Some(unit) = unit {
-            let limit = settings.python.handler_timeout;
+            let limit = unit.longest_call().max(settings.python.handler_timeout);
             self.retiring.spawn(async move { unit.retire(limit).await });
         }
     }

@@ -87,8 +87,11 @@ impl<T> Routes<T> {
         if !self.deep {
             return None;
         }
-        let mut ends: Vec<usize> = path.match_indices('/').map(|(at, _)| at).skip(1).collect();
-        ends.push(path.len());
+        // A name that is wholly percent-encoded is three times as long; beyond that no prefix can be one.
+        let longest = 3 * NAME_BYTES_MAX;
+        let slashes = path.match_indices('/').map(|(at, _)| at).skip(1);
+        let ends: Vec<usize> =
+            slashes.chain([path.len()]).take_while(|end| *end <= longest).collect();
         ends.into_iter().rev().find_map(|end| self.at(path, end))
     }
 
@@ -160,6 +163,7 @@ mod tests {
         check("/api/v1", Some(("api/v1", None)));
         check("/api/v1/x/y", Some(("api/v1", Some("x/y"))));
         check("/api/v2", None);
+        check(&"/x".repeat(30_000), None);
     }
 
     #[test]

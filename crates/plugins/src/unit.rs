@@ -140,7 +140,7 @@ pub struct Unit {
 }
 
 enum Content {
-    Python { pool: Arc<Pool>, plugins: Vec<LoadedPlugin> },
+    Python { pool: Arc<Pool>, plugins: Vec<LoadedPlugin>, failures: Vec<Failure> },
     Files(Arc<FileServer>),
     SystemInfo(Arc<SystemInfo>),
 }
@@ -163,11 +163,6 @@ impl Unit {
         turn: Turn,
     ) -> Result<Option<Self>, StartError> {
         let label = source.label();
-        let parameters = settings.parameters(&label);
-        let (mut access, problem) = parameters::access(&parameters);
-        if let Some(problem) = problem {
-            tracing::error!(plugin = label, "{problem}");
-        }
         let content = match source {
             Source::File(path) => match start_file(path, &label, settings, package, turn).await? {
                 Some(content) => content,
@@ -177,15 +172,10 @@ impl Unit {
                 Some(files) => Content::Files(Arc::new(FileServer::open(files.clone())?)),
                 None => return Ok(None),
             },
-            Source::SystemInfo => {
-                // It tells about the machine; strangers learn that only when the operator says so.
-                if !settings.parameters.contains_key(&label.to_lowercase()) {
-                    access = Access::Local;
-                }
-                Content::SystemInfo(Arc::new(SystemInfo::start()))
-            }
+            Source::SystemInfo => Content::SystemInfo(Arc::new(SystemInfo::start())),
         };
         let timeout = settings.python.handler_timeout;
+        let access = access(source, settings);
         Ok(Some(Self { source: source.clone(), access, timeout, content, unloaded: Vec::new() }))
     }
 
@@ -217,7 +207,7 @@ impl Unit {
             runtime,
         };
         let mut endpoints = match &self.content {
-            Content::Python { pool, plugins } => (0..)
+            Content::Python { pool, plugins, .. } => (0..)
                 .zip(plugins)
                 .map(|(slot, plugin)| {
                     let runtime = Runtime::Python { pool: Arc::clone(pool), slot };
@@ -231,12 +221,12 @@ impl Unit {
                 })
                 .collect(),
             Content::Files(files) => {
-                let methods = vec![Method::GET, Method::HEAD];
+                let methods = FileServer::METHODS.to_vec();
                 let runtime = Runtime::Files(Arc::clone(files));
                 vec![endpoint(self.source.label(), runtime, methods, self.timeout)]
             }
             Content::SystemInfo(info) => {
-                let methods = vec![Method::GET, Method::HEAD, Method::POST];
+                let methods = SystemInfo::METHODS.to_vec();
                 let runtime = Runtime::SystemInfo(Arc::clone(info));
                 vec![endpoint(self.source.label(), runtime, methods, self.timeout)]
             }
@@ -245,12 +235,66 @@ impl Unit {
         endpoints
     }
 
+    /// Why it is worse than the version `before`: classes fail that did not fail then.
+    #[must_use]
+    pub fn worse_than(&self, before: Option<&Self>) -> Option<String> {
+        let failures = |unit: &Self| match &unit.content {
+            Content::Python { failures, .. } => failures.clone(),
+            Content::Files(_) | Content::SystemInfo(_) => Vec::new(),
+        };
+        let old = before.map(failures)?;
+        let is_new = |new: &Failure| !old.iter().any(|failure| failure.class == new.class);
+        let new: Vec<Failure> = failures(self).into_iter().filter(is_new).collect();
+        (!new.is_empty()).then(|| in_a_line(&new))
+    }
+
+    /// What failed in its file while other plugins of it are in service: label, reason, `false`.
+    #[must_use]
+    pub fn failure(&self) -> Option<(String, String, bool)> {
+        match &self.content {
+            Content::Python { failures, .. } if !failures.is_empty() => {
+                Some((self.source.label(), in_a_line(failures), false))
+            }
+            _ => None,
+        }
+    }
+
+    /// The longest time that one of its calls may take.
+    #[must_use]
+    pub fn longest_call(&self) -> Duration {
+        self.endpoints().iter().map(|endpoint| endpoint.timeout).max().unwrap_or_default()
+    }
+
+    /// Who may call it, after the configuration has changed.
+    pub fn refresh_access(&mut self, settings: &Settings) {
+        self.access = access(&self.source, settings);
+    }
+
+    /// Puts everything that was unloaded back into service.
+    pub fn restore(&mut self) {
+        self.unloaded.clear();
+    }
+
     /// Ends it: calls that it has begun get `limit` to finish.
     pub async fn retire(self, limit: Duration) {
         if let Content::Python { pool, .. } = self.content {
             pool.retire(limit).await;
         }
     }
+}
+
+/// Who may call the plugins of `source`.
+fn access(source: &Source, settings: &Settings) -> Access {
+    let label = source.label();
+    // It tells about the machine; strangers learn that only when the operator says so.
+    if *source == Source::SystemInfo && !settings.parameters.contains_key(&label.to_lowercase()) {
+        return Access::Local;
+    }
+    let (access, problem) = parameters::access(&settings.parameters(&label));
+    if let Some(problem) = problem {
+        tracing::error!(plugin = label, "{problem}");
+    }
+    access
 }
 
 async fn start_file(
@@ -268,7 +312,7 @@ async fn start_file(
     }
     let job = Job {
         label: label.to_owned(),
-        hello: hello(path, &parameters, settings),
+        hello: hello(path, &parameters, settings)?,
         settings: settings.python.clone(),
         package: Arc::clone(package),
     };
@@ -283,18 +327,24 @@ async fn start_file(
                     in_a_line(&loaded.failures)
                 );
             }
-            Ok(Some(Content::Python { pool, plugins: loaded.plugins }))
+            Ok(Some(Content::Python { pool, plugins: loaded.plugins, failures: loaded.failures }))
         }
         None if loaded.failures.is_empty() => Ok(None),
         None => Err(StartError::Broken(loaded.failures)),
     }
 }
 
-fn hello(path: &Path, parameters: &parameters::Parameters, settings: &Settings) -> String {
+fn hello(
+    path: &Path,
+    parameters: &parameters::Parameters,
+    settings: &Settings,
+) -> Result<String, StartError> {
     let python = &settings.python;
-    json!({
+    let unfit =
+        || StartError::Parameter(format!("{}: the file's name is not UTF-8", path.display()));
+    let hello = json!({
         "version": protocol::VERSION,
-        "file": path,
+        "file": path.to_str().ok_or_else(unfit)?,
         "parameters": parameters,
         "config": settings.config,
         "args": settings.args,
@@ -302,14 +352,17 @@ fn hello(path: &Path, parameters: &parameters::Parameters, settings: &Settings) 
         "memory_bytes_max": python.memory_bytes_max,
         "reply_bytes_max": python.reply_bytes_max,
         "stop_secs": python.stop_timeout.as_secs_f64(),
-    })
-    .to_string()
+    });
+    Ok(hello.to_string())
 }
+
+/// The longest time that a class may ask for one call: a day, as the configuration's longest.
+const TIMEOUT_SECS_MAX: f64 = 86_400.0;
 
 fn own_timeout(plugin: &LoadedPlugin) -> Option<Duration> {
     plugin
         .timeout_secs
-        .and_then(|secs| Duration::try_from_secs_f64(secs).ok())
+        .and_then(|secs| Duration::try_from_secs_f64(secs.min(TIMEOUT_SECS_MAX)).ok())
         .filter(|d| !d.is_zero())
 }
 

@@ -7,9 +7,9 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::{Duration, Instant};
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
@@ -17,12 +17,13 @@ use tracing_subscriber::{Registry, reload};
 
 use crate::config::{Level, Log, LogFormat};
 
+/// How long the end of the process waits for its last lines.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 /// Lines that may wait.
 const QUEUE_LINES: usize = 8192;
 
 enum Message {
     Line(Vec<u8>),
-    Reopen,
     /// Answered when everything before it has been written.
     Flush(SyncSender<()>),
 }
@@ -32,6 +33,7 @@ enum Message {
 pub struct Handle {
     level: reload::Handle<LevelFilter, Registry>,
     queue: SyncSender<Message>,
+    reopen: Arc<AtomicBool>,
 }
 
 impl std::fmt::Debug for Handle {
@@ -47,17 +49,25 @@ impl Handle {
         let _ = self.level.modify(|filter| *filter = filter_of(level));
     }
 
-    /// Opens the file again: it may have been moved away by a log rotation.
+    /// Opens the file again before the next line: it may have been moved away by a log rotation.
     pub fn reopen(&self) {
-        let _ = self.queue.try_send(Message::Reopen);
+        self.reopen.store(true, Ordering::Relaxed);
     }
 
     /// Waits, not for long, until what was logged is written.
     pub fn flush(&self) {
+        let deadline = Instant::now() + FLUSH_TIMEOUT;
         let (done, written) = sync_channel(1);
-        if self.queue.send(Message::Flush(done)).is_ok() {
-            let _ = written.recv_timeout(Duration::from_secs(2));
+        let mut message = Message::Flush(done);
+        // A full queue is one that nobody writes down: whoever reads our output may have stopped.
+        while let Err(TrySendError::Full(back)) = self.queue.try_send(message) {
+            if Instant::now() >= deadline {
+                return;
+            }
+            message = back;
+            std::thread::sleep(Duration::from_millis(10));
         }
+        let _ = written.recv_timeout(FLUSH_TIMEOUT);
     }
 }
 
@@ -81,10 +91,12 @@ pub fn start(settings: &Log) -> io::Result<Handle> {
     let is_terminal = settings.file.is_none() && io::stderr().is_terminal();
     let (queue, lines) = sync_channel(QUEUE_LINES);
     let lost = Arc::new(AtomicU64::new(0));
+    let reopen = Arc::new(AtomicBool::new(false));
     let writer = Writer { queue: queue.clone(), lost: Arc::clone(&lost) };
-    std::thread::Builder::new()
-        .name("log".into())
-        .spawn(move || target.write_all(&lines, &lost))?;
+    std::thread::Builder::new().name("log".into()).spawn({
+        let reopen = Arc::clone(&reopen);
+        move || target.write_all(&lines, &lost, &reopen)
+    })?;
     let (filter, level) = reload::Layer::new(filter_of(settings.level));
     let registry = tracing_subscriber::registry().with(filter);
     // A second start in one process (tests of a library) keeps the first one's subscriber.
@@ -96,7 +108,7 @@ pub fn start(settings: &Log) -> io::Result<Handle> {
             .with(tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(writer))
             .try_init(),
     };
-    Ok(Handle { level, queue })
+    Ok(Handle { level, queue, reopen })
 }
 
 /// The one that writes.
@@ -114,11 +126,13 @@ impl Target {
         Ok(Self::File { path: path.to_owned(), file })
     }
 
-    fn write_all(mut self, lines: &Receiver<Message>, lost: &AtomicU64) {
+    fn write_all(mut self, lines: &Receiver<Message>, lost: &AtomicU64, reopen: &AtomicBool) {
         while let Ok(message) = lines.recv() {
+            if reopen.swap(false, Ordering::Relaxed) {
+                self.reopen();
+            }
             match message {
                 Message::Line(line) => self.write_line(&line, lost),
-                Message::Reopen => self.reopen(),
                 Message::Flush(done) => {
                     let _ = done.send(());
                 }

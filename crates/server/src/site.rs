@@ -2,7 +2,7 @@
 //!
 //! Invariant: changes happen one at a time, and a change that fails leaves everything as it was.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::Mutex;
 
 use crate::config::{Config, Overrides, Problems};
+use crate::http::body::Room;
 use crate::http::listener::TlsAcceptorBox;
 use crate::http::policy::Policy;
 use crate::http::tls::{self, TlsError};
@@ -74,8 +75,10 @@ pub struct Site {
     pub registry: Registry,
     /// The rules for requests.
     pub policy: ArcSwap<Policy>,
+    /// Memory for bodies of requests.
+    pub body_room: Room,
     /// How TLS is spoken, if it is.
-    pub tls: Arc<ArcSwapOption<TlsAcceptorBox>>,
+    pub tls: ArcSwapOption<TlsAcceptorBox>,
     config: ArcSwap<Config>,
     origin: Origin,
     log: log::Handle,
@@ -93,11 +96,11 @@ impl Site {
         registry: Registry,
         log: log::Handle,
     ) -> Result<Self, TlsError> {
-        let tls = Arc::new(ArcSwapOption::empty());
-        tls.store(acceptor(&config)?);
+        let tls = ArcSwapOption::new(acceptor(&config)?);
         Ok(Self {
             registry,
             policy: ArcSwap::from_pointee(Policy::of(&config)),
+            body_room: Room::new(config.limits.body_bytes_max),
             tls,
             config: ArcSwap::from_pointee(config),
             origin,
@@ -120,6 +123,9 @@ impl Site {
     }
 
     fn put_in_force(&self, config: Config) {
+        for warning in &config.warnings {
+            tracing::warn!("{warning}");
+        }
         self.log.set_level(config.log.level);
         self.policy.store(Arc::new(Policy::of(&config)));
         self.config.store(Arc::new(config));
@@ -219,10 +225,15 @@ fn with_logging(config: &Config) -> Map<String, Value> {
 
 fn arguments(config: &Config, origin: &Origin) -> Map<String, Value> {
     Map::from_iter([
-        ("ini_file".to_owned(), json!(origin.file)),
-        ("log".to_owned(), json!(config.log.file)),
+        ("ini_file".to_owned(), json!(origin.file.as_ref().map(shown))),
+        ("log".to_owned(), json!(config.log.file.as_ref().map(shown))),
         ("level".to_owned(), json!(config.log.level.name().to_uppercase())),
     ])
+}
+
+/// A path as text; bytes that are none do not keep plugins from starting.
+fn shown(path: impl AsRef<Path>) -> String {
+    path.as_ref().display().to_string()
 }
 
 fn python(config: &Config) -> PythonSettings {

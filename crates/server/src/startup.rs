@@ -15,7 +15,6 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::config::{Config, Problems};
-use crate::http::activity::TimeLimits;
 use crate::http::listener::Listener;
 use crate::http::tls::TlsError;
 use crate::log;
@@ -122,24 +121,22 @@ async fn serve(options: &Options, config: Config, log: log::Handle) -> Result<()
         outcome = site.load_all() => outcome?,
         () = ended(&mut signals) => return Ok(()),
     };
-    let watch = start_watch(options, &site)?;
+    let mut watch = start_watch(options, &site)?;
     let addresses = addresses(&site.config(), &sockets)?;
     let mut doors = Doors::open(&site, sockets);
     announce(options, &addresses, &outcome);
-    let watching = async {
-        match watch {
-            Some(watch) => watch.reload_on_changes(&site).await,
-            None => std::future::pending().await,
-        }
-    };
-    tokio::pin!(watching);
     loop {
         tokio::select! {
             wish = signals.next() => match wish {
-                Wish::Reload => reload(&site, &mut doors).await,
+                Wish::Reload => {}
                 Wish::End => break,
             },
-            () = &mut watching => {}
+            path = change(watch.as_mut()) => tracing::info!("{} has changed", path.display()),
+        }
+        // A reload may take long; the end does not wait for it, and what it had begun goes with it.
+        tokio::select! {
+            () = reload(&site, &mut doors) => {}
+            () = ended(&mut signals) => break,
         }
     }
     tokio::select! {
@@ -147,6 +144,13 @@ async fn serve(options: &Options, config: Config, log: log::Handle) -> Result<()
         () = ended(&mut signals) => tracing::warn!("ended at once, without waiting for requests"),
     }
     Ok(())
+}
+
+async fn change(watch: Option<&mut Watch>) -> PathBuf {
+    match watch {
+        Some(watch) => watch.change().await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn ended(signals: &mut Signals) {
@@ -217,7 +221,8 @@ struct Doors {
 impl Doors {
     fn open(site: &Arc<Site>, sockets: Vec<TcpListener>) -> Self {
         let config = site.config();
-        let bound_to = (config.network.bind_to.clone(), config.network.port);
+        let port = bound_port(&sockets).unwrap_or(config.network.port);
+        let bound_to = (config.network.bind_to.clone(), port);
         let mut doors =
             Self { bound_to, drain: watch::Sender::new(None), listeners: JoinSet::new() };
         doors.serve(site, sockets);
@@ -225,11 +230,9 @@ impl Doors {
     }
 
     fn serve(&mut self, site: &Arc<Site>, sockets: Vec<TcpListener>) {
-        let limits = site.config().limits;
-        let times = TimeLimits { header: limits.header_timeout, idle: limits.idle_timeout };
+        let connections_max = site.config().limits.connections_max;
         for socket in sockets {
-            let (tls, many) = (Arc::clone(&site.tls), limits.connections_max);
-            let listener = Listener::new(socket, Arc::clone(site), tls, times, many);
+            let listener = Listener::new(socket, Arc::clone(site), connections_max);
             self.listeners.spawn(listener.run(self.drain.subscribe()));
         }
     }
@@ -238,7 +241,8 @@ impl Doors {
     async fn move_to(&mut self, site: &Arc<Site>) {
         let config = site.config();
         let wanted = (config.network.bind_to.clone(), config.network.port);
-        if wanted == self.bound_to {
+        // Port 0 is content with whichever port there is.
+        if wanted.0 == self.bound_to.0 && [0, self.bound_to.1].contains(&wanted.1) {
             return;
         }
         match sockets::bind(&wanted.0, wanted.1).await {
@@ -248,8 +252,8 @@ impl Doors {
                 }
                 let old = std::mem::replace(&mut self.drain, watch::Sender::new(None));
                 old.send_replace(Some(config.limits.drain_timeout));
+                self.bound_to = (wanted.0, bound_port(&sockets).unwrap_or(wanted.1));
                 self.serve(site, sockets);
-                self.bound_to = wanted;
             }
             Err(error) => tracing::error!("the old address stays in use: {error}"),
         }
@@ -259,6 +263,11 @@ impl Doors {
         self.drain.send_replace(Some(limit));
         while self.listeners.join_next().await.is_some() {}
     }
+}
+
+/// The port that the sockets listen on.
+fn bound_port(sockets: &[TcpListener]) -> Option<u16> {
+    sockets.first()?.local_addr().ok().map(|address| address.port())
 }
 
 /// The file with the process id, as long as the server runs.

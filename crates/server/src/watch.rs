@@ -6,10 +6,10 @@ use std::time::Duration;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 
-use crate::site::Site;
-
 /// Editors write in several steps; this long after the last one they are done.
 const SETTLE: Duration = Duration::from_millis(150);
+/// However many steps there are: this long after the first one it is time.
+const SETTLE_MAX: Duration = Duration::from_secs(2);
 
 /// Tells when something that matters has changed.
 #[derive(Debug)]
@@ -48,24 +48,26 @@ impl Watch {
         Ok(Self { changes, _watcher: watcher })
     }
 
-    /// Reloads after each change, for ever.
-    pub async fn reload_on_changes(mut self, site: &Site) {
-        while let Some(path) = self.changes.recv().await {
+    /// Waits for a change and until it has settled; returns the file that changed first.
+    pub async fn change(&mut self) -> PathBuf {
+        let Some(path) = self.changes.recv().await else {
+            // The watcher lives as long as we do, so this does not happen; then nothing changes.
+            return std::future::pending().await;
+        };
+        let settled = async {
             while let Ok(Some(_)) = tokio::time::timeout(SETTLE, self.changes.recv()).await {}
-            tracing::info!("{} has changed", path.display());
-            // What went wrong has been logged where it went wrong; the old version goes on.
-            if let Err(error) = site.reload_all().await {
-                tracing::error!("{error}");
-            }
-        }
-        std::future::pending::<()>().await;
+        };
+        // Whether it has settled or not: it is time.
+        let _ = tokio::time::timeout(SETTLE_MAX, settled).await;
+        path
     }
 }
 
 fn matters(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     !name.starts_with('.')
-        && [".py", ".json", ".ini", ".toml"].iter().any(|ending| name.ends_with(ending))
+        // No `.json`: plugins keep their state in such files, and would be reloaded by writing it.
+        && [".py", ".ini", ".toml"].iter().any(|ending| name.ends_with(ending))
 }
 
 #[cfg(test)]

@@ -235,7 +235,7 @@ impl Link {
         drop(state);
         self.in_flight.store(0, Ordering::Relaxed);
         for stream in streams.into_values() {
-            // A full channel loses only the reason: the sender's end closes it as broken all the same.
+            // A full channel loses only the reason: without an end the reader takes it as broken off.
             let _ = stream.try_send(Err(BodyError("the plugin's process ended".into())));
         }
     }
@@ -280,8 +280,10 @@ impl Link {
             }
             Incoming::StreamPiece { id, piece } => {
                 let mut state = self.state();
-                // The worker waits for credits, so the channel has room; one that does not wait is cut.
-                if let Some(stream) = state.streams.get(&id)
+                // An empty piece would be the end. The worker waits for credits, so the channel has room;
+                // one that does not wait is cut.
+                if !piece.is_empty()
+                    && let Some(stream) = state.streams.get(&id)
                     && stream.try_send(Ok(piece)).is_err()
                 {
                     state.streams.remove(&id);
@@ -290,8 +292,10 @@ impl Link {
             }
             Incoming::StreamEnd { id, problem } => {
                 let stream = self.state().streams.remove(&id);
-                if let (Some(stream), Some(problem)) = (stream, problem) {
-                    let _ = stream.try_send(Err(BodyError(problem)));
+                if let Some(stream) = stream {
+                    let end = problem.map_or(Ok(Bytes::new()), |problem| Err(BodyError(problem)));
+                    // Without room the reader sees the channel close without an end: broken off.
+                    let _ = stream.try_send(end);
                 }
             }
             Incoming::Hello(_) | Incoming::Pong => {}

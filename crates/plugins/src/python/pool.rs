@@ -49,7 +49,11 @@ impl Pool {
             let ended = || LaunchError::Ended { how: "was given up".into() };
             let (running, now) = launch.map_err(|_| ended())??;
             ready.push(running);
-            loaded.get_or_insert(now);
+            match &loaded {
+                None => loaded = Some(now),
+                Some(first) if first.plugins == now.plugins => {}
+                Some(first) => return Err(LaunchError::different(first, &now)),
+            }
         }
         let Some(loaded) = loaded else {
             return Err(LaunchError::Nonsense("no worker was asked for".into()));

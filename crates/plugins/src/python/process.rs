@@ -74,6 +74,13 @@ impl WorkerProcess {
         self.pid
     }
 
+    /// Returns a moment after the process has ended, when what it sent last has been read.
+    pub async fn ended(&mut self) {
+        // It was started by us, so there is a status to wait for; an error means that it is gone.
+        let _ = self.child.wait().await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+
     /// Waits until the process has ended by itself, at most for `limit`, then ends it. Returns how it
     /// ended, in words.
     pub async fn end(mut self, limit: Duration) -> String {

@@ -361,8 +361,8 @@ impl Reader {
     }
 
     fn head(&mut self) -> Result<(StatusCode, HeaderMap), Malformed> {
-        let status =
-            u16::try_from(self.int()?).ok().and_then(|code| StatusCode::from_u16(code).ok());
+        let code = u16::try_from(self.int()?).ok().filter(|code| (200..600).contains(code));
+        let status = code.and_then(|code| StatusCode::from_u16(code).ok());
         let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut headers = HeaderMap::with_capacity(4);
         if self.rest.first() != Some(&b'[') {

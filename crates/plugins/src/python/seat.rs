@@ -92,9 +92,21 @@ pub enum LaunchError {
         /// How it ended.
         how: String,
     },
+    /// Two workers of one file have not the same plugins.
+    #[error("the workers of one file have loaded different plugins: {0}")]
+    Different(String),
     /// The process answered something else.
     #[error("the worker process gave an answer that makes no sense: {0}")]
     Nonsense(String),
+}
+
+impl LaunchError {
+    /// Tells what failed in one of two workers and not in the other.
+    #[must_use]
+    pub fn different(one: &Loaded, other: &Loaded) -> Self {
+        let errors = one.failures.iter().chain(&other.failures).map(|failure| &*failure.error);
+        Self::Different(errors.collect::<Vec<_>>().join("; "))
+    }
 }
 
 /// A worker that is ready.
@@ -182,7 +194,8 @@ impl Running {
                 (was_cut, last) = (true, now + goodbye);
             }
         }
-        self.process.end(Duration::from_millis(500)).await;
+        // What the interpreter still has to do by itself (`atexit`) is part of the goodbye.
+        self.process.end(goodbye.max(Duration::from_millis(500))).await;
     }
 }
 
@@ -253,6 +266,8 @@ impl Seat {
             let since = Instant::now();
             let end = tokio::select! {
                 end = running.carrier.join_next() => end.and_then(Result::ok).unwrap_or(End::HungUp),
+                // A child of the worker may hold its end of the socket open after it.
+                () = running.process.ended() => End::HungUp,
                 limit = stopped(&mut stop) => {
                     self.link.store(None);
                     self.set(SeatState::Stopped);
@@ -291,10 +306,10 @@ impl Seat {
                 launched = job.launch() => launched,
                 _ = stopped(stop) => return None,
             };
-            *ended_soon += 1;
             match launched {
                 Ok((running, now)) if now.plugins == loaded => return Some(running),
                 Ok((running, now)) => {
+                    *ended_soon += 1;
                     log_failures(&job.label, &now.failures);
                     tracing::error!(
                         plugin = job.label,
@@ -302,7 +317,10 @@ impl Seat {
                     );
                     running.wind_down(Duration::ZERO, job.settings.stop_timeout).await;
                 }
-                Err(error) => tracing::error!(plugin = job.label, "starting again failed: {error}"),
+                Err(error) => {
+                    *ended_soon += 1;
+                    tracing::error!(plugin = job.label, "starting again failed: {error}");
+                }
             }
         }
     }

@@ -36,12 +36,26 @@ impl Pieces {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        let piece = std::task::ready!(this.pieces.poll_recv(cx));
-        match &piece {
-            Some(Ok(_)) => this.link.credit(this.id),
-            Some(Err(_)) | None => this.ended = true,
+        if this.ended {
+            return Poll::Ready(None);
         }
-        Poll::Ready(piece.map(|piece| piece.map(Frame::data)))
+        match std::task::ready!(this.pieces.poll_recv(cx)) {
+            Some(Ok(piece)) if !piece.is_empty() => {
+                this.link.credit(this.id);
+                Poll::Ready(Some(Ok(Frame::data(piece))))
+            }
+            // The empty piece is the end; a channel that closes without it has lost its sender.
+            Some(Ok(_)) => {
+                this.ended = true;
+                Poll::Ready(None)
+            }
+            broken => {
+                this.ended = true;
+                let lost = || BodyError("the plugin's process ended".into());
+                let error = broken.and_then(Result::err).unwrap_or_else(lost);
+                Poll::Ready(Some(Err(error)))
+            }
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 //! JSON or form body, `apikey` in the query.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
@@ -20,8 +21,34 @@ pub struct Evidence<'a> {
     pub headers: &'a HeaderMap,
     /// Its query, as it came.
     pub query: Option<&'a str>,
-    /// Whether it comes from this machine.
+    /// Whether it comes from this machine, and not from a page of somewhere else in a browser here (see
+    /// [`is_local`]).
     pub is_local: bool,
+}
+
+/// Whether a request comes from this machine by the will of somebody on it. A browser here also sends
+/// requests that foreign pages make, and says so (`Origin`, `Sec-Fetch-Site`), or shows it by a host name
+/// that somebody points to this machine (`Host`).
+#[must_use]
+pub fn is_local(client: IpAddr, headers: &HeaderMap) -> bool {
+    let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+    let same_site =
+        text("sec-fetch-site").is_none_or(|site| matches!(site, "none" | "same-origin"));
+    let own_origin = text("origin").is_none_or(|origin| {
+        origin.split_once("://").is_some_and(|(_, host)| is_loopback_name(host))
+    });
+    client.is_loopback() && same_site && own_origin && text("host").is_none_or(is_loopback_name)
+}
+
+/// Whether `host`, perhaps with a port, can only mean this machine.
+fn is_loopback_name(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let bare = name.trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost")
+        || bare.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
 /// What is known before the body has been read.
@@ -182,6 +209,29 @@ mod tests {
         assert_eq!(judge(&Access::Nobody, None, &from(true), true), Verdict::Refused);
         let key = Secret::new("k");
         assert_eq!(judge(&Access::Local, Some(&key), &from(true), false), Verdict::Refused);
+    }
+
+    #[test]
+    fn pages_of_elsewhere_are_not_this_machine() {
+        let check = |headers: &[(&'static str, &str)], expected: bool| {
+            let pairs = headers.iter().map(|(name, value)| (*name, value.parse().unwrap()));
+            let map = pairs.map(|(name, value)| (http::HeaderName::from_static(name), value));
+            let map: HeaderMap = map.collect();
+            assert_eq!(is_local("127.0.0.1".parse().unwrap(), &map), expected, "{headers:?}");
+        };
+        check(&[], true);
+        for host in ["localhost", "LOCALHOST:9192", "127.0.0.1:1", "[::1]:9192", "127.8.8.8"] {
+            check(&[("host", host)], true);
+        }
+        for host in ["evil.example", "localhost.evil.example:80", "10.0.0.1", "", "[::2]"] {
+            check(&[("host", host)], false);
+        }
+        check(&[("origin", "http://localhost:9192")], true);
+        check(&[("origin", "https://evil.example")], false);
+        check(&[("origin", "null")], false);
+        check(&[("sec-fetch-site", "same-origin")], true);
+        check(&[("sec-fetch-site", "cross-site")], false);
+        assert!(!is_local("192.0.2.1".parse().unwrap(), &HeaderMap::new()));
     }
 
     #[test]

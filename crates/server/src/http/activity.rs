@@ -6,7 +6,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -32,6 +32,8 @@ pub struct Activity {
     /// Since when the client takes nothing; 0 is not.
     blocked_since: AtomicU64,
     requests: AtomicU32,
+    /// HTTP/2 sends frames that belong to no request; only its first request has a head to wait for.
+    has_frames: AtomicBool,
 }
 
 impl Activity {
@@ -44,6 +46,7 @@ impl Activity {
             last_move: AtomicU64::new(1),
             blocked_since: AtomicU64::new(0),
             requests: AtomicU32::new(0),
+            has_frames: AtomicBool::new(false),
         })
     }
 
@@ -54,7 +57,10 @@ impl Activity {
 
     /// A request's head has come; it lasts until the guard is dropped.
     #[must_use]
-    pub fn begin(self: &Arc<Self>) -> InRequest {
+    pub fn begin(self: &Arc<Self>, version: http::Version) -> InRequest {
+        if version == http::Version::HTTP_2 {
+            self.has_frames.store(true, Relaxed);
+        }
         self.head_since.store(0, Relaxed);
         self.requests.fetch_add(1, Relaxed);
         InRequest(Arc::clone(self))
@@ -63,7 +69,8 @@ impl Activity {
     fn has_read(&self) {
         let now = self.now();
         self.last_move.store(now, Relaxed);
-        if self.requests.load(Relaxed) == 0 && self.head_since.load(Relaxed) == 0 {
+        let is_between = self.requests.load(Relaxed) == 0 && self.head_since.load(Relaxed) == 0;
+        if is_between && !self.has_frames.load(Relaxed) {
             self.head_since.store(now, Relaxed);
         }
     }
@@ -227,14 +234,22 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn between_requests_the_longer_limit_holds() {
         let activity = Activity::new();
-        drop(activity.begin());
+        drop(activity.begin(http::Version::HTTP_11));
+        check_overdue_after(&activity, 74).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_ping_of_http2_begins_no_request() {
+        let activity = Activity::new();
+        drop(activity.begin(http::Version::HTTP_2));
+        activity.has_read();
         check_overdue_after(&activity, 74).await;
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_request_may_take_its_time() {
         let activity = Activity::new();
-        let request = activity.begin();
+        let request = activity.begin(http::Version::HTTP_11);
         let waited =
             tokio::time::timeout(Duration::from_secs(3600), activity.overdue(LIMITS)).await;
         assert!(waited.is_err());

@@ -1,6 +1,7 @@
 //! Request bodies, read whole and within limits, and the wrapper around bodies of answers.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use plugins::call::{Body, BodyError, FormValue};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::access_log::Line;
 use super::activity::InRequest;
@@ -29,6 +31,9 @@ pub enum ReadError {
         /// The limit, in bytes.
         limit_bytes: usize,
     },
+    /// Bodies of other requests fill the memory that there is for them.
+    #[error("too many large requests at once; try again")]
+    Crowded,
     /// It stopped coming.
     #[error("the body did not arrive in time ([limits] body_timeout_secs)")]
     TimedOut,
@@ -46,6 +51,7 @@ impl ReadError {
     pub fn response(&self) -> Response<Body> {
         let status = match self {
             Self::TooLong { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Crowded => StatusCode::SERVICE_UNAVAILABLE,
             Self::TimedOut => StatusCode::REQUEST_TIMEOUT,
             Self::Broken | Self::NotAForm(_) => StatusCode::BAD_REQUEST,
         };
@@ -53,11 +59,63 @@ impl ReadError {
     }
 }
 
+/// Bodies of up to this size are not counted: connections are, and each has but few.
+const SMALL_BYTES: usize = 64 << 10;
+/// The unit in which room is counted.
+const ROOM_UNIT_BYTES: usize = 1 << 10;
+
+/// What all bodies that are in memory at a time may take together.
+#[derive(Debug)]
+pub struct Room(Arc<Semaphore>);
+
+/// A body, and the room it takes as long as this lives.
+#[derive(Debug)]
+pub struct Held {
+    /// The body.
+    pub bytes: Bytes,
+    /// Read by nobody: that it lives is what counts.
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+impl Room {
+    /// Room for half a gigabyte, or for four of the longest bodies where those are longer.
+    #[must_use]
+    pub fn new(body_bytes_max: usize) -> Self {
+        let bytes = (512 << 20).max(body_bytes_max.saturating_mul(4));
+        Self(Arc::new(Semaphore::new((bytes / ROOM_UNIT_BYTES).min(Semaphore::MAX_PERMITS))))
+    }
+
+    /// Makes `held` large enough for `bytes`.
+    fn take(&self, held: &mut Option<OwnedSemaphorePermit>, bytes: usize) -> Result<(), ReadError> {
+        let has = held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let needs = if bytes <= SMALL_BYTES { 0 } else { bytes.div_ceil(ROOM_UNIT_BYTES) };
+        let Ok(more @ 1..) = u32::try_from(needs.saturating_sub(has)) else { return Ok(()) };
+        let more = Arc::clone(&self.0).try_acquire_many_owned(more);
+        let more = more.map_err(|_| ReadError::Crowded)?;
+        match held {
+            Some(held) => held.merge(more),
+            None => *held = Some(more),
+        }
+        Ok(())
+    }
+}
+
 /// Reads the whole body.
 ///
 /// # Errors
-/// When it is too long, too slow, or broken.
-pub async fn read(body: &mut Incoming, policy: &Policy) -> Result<Bytes, ReadError> {
+/// When it is too long, too slow, or broken, or when bodies of others take all the room.
+pub async fn read(body: &mut Incoming, policy: &Policy, room: &Room) -> Result<Held, ReadError> {
+    let mut held = None;
+    let bytes = read_bytes(body, policy, room, &mut held).await?;
+    Ok(Held { bytes, _room: held })
+}
+
+async fn read_bytes(
+    body: &mut Incoming,
+    policy: &Policy,
+    room: &Room,
+    held: &mut Option<OwnedSemaphorePermit>,
+) -> Result<Bytes, ReadError> {
     let limit_bytes = policy.body_bytes_max;
     let too_long = || ReadError::TooLong { limit_bytes };
     if body.is_end_stream() {
@@ -73,9 +131,11 @@ pub async fn read(body: &mut Incoming, policy: &Policy) -> Result<Bytes, ReadErr
         .map_err(|_| ReadError::TimedOut)?
     {
         let Ok(data) = frame.map_err(|_| ReadError::Broken)?.into_data() else { continue };
-        if first.len() + rest.len() + data.len() > limit_bytes {
+        let length = first.len() + rest.len() + data.len();
+        if length > limit_bytes {
             return Err(too_long());
         }
+        room.take(held, length)?;
         if first.is_empty() && rest.is_empty() {
             // Most bodies arrive in one piece, which then needs no copy.
             first = data;
@@ -134,13 +194,23 @@ pub async fn form(
     if body.is_empty() {
         Ok(None)
     } else if essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
-        let pairs = form_urlencoded::parse(body).take(FORM_FIELDS_MAX);
-        Ok(Some(pairs.map(|(k, v)| (k.into_owned(), FormValue::Text(v.into_owned()))).collect()))
+        urlencoded(body).map(Some)
     } else if essence.eq_ignore_ascii_case("multipart/form-data") {
         multipart(content_type, body).await.map(Some)
     } else {
         Ok(None)
     }
+}
+
+fn urlencoded(body: &[u8]) -> Result<Vec<(String, FormValue)>, ReadError> {
+    let mut fields = Vec::new();
+    for (name, value) in form_urlencoded::parse(body) {
+        if fields.len() == FORM_FIELDS_MAX {
+            return Err(ReadError::NotAForm(format!("more than {FORM_FIELDS_MAX} fields")));
+        }
+        fields.push((name.into_owned(), FormValue::Text(value.into_owned())));
+    }
+    Ok(fields)
 }
 
 async fn multipart(
@@ -207,5 +277,30 @@ impl http_body::Body for Sent {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_bodies_share_a_room_and_give_it_back() {
+        let room = Room::new(1);
+        let (mut one, mut other) = (None, None);
+        room.take(&mut one, SMALL_BYTES).unwrap();
+        assert!(one.is_none(), "a small one is not counted");
+        room.take(&mut one, 100 << 20).unwrap();
+        room.take(&mut one, 400 << 20).unwrap();
+        assert!(matches!(room.take(&mut other, 200 << 20), Err(ReadError::Crowded)));
+        drop(one);
+        room.take(&mut other, 200 << 20).unwrap();
+    }
+
+    #[test]
+    fn a_form_of_too_many_fields_is_refused() {
+        let body = |count: usize| "a=1&".repeat(count).into_bytes();
+        assert_eq!(urlencoded(&body(FORM_FIELDS_MAX)).unwrap().len(), FORM_FIELDS_MAX);
+        assert!(urlencoded(&body(FORM_FIELDS_MAX + 1)).is_err());
     }
 }

@@ -1,13 +1,19 @@
 //! Who really asks, when the peer is a proxy. Pure.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use http::HeaderMap;
 
 use crate::config::IpNetwork;
 
+/// Stands for a client that a proxy did not name in a way that can be understood.
+pub const UNKNOWN: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
 /// The client's address: the peer's, or, when the peer is a trusted proxy, the last address in
 /// `X-Forwarded-For` that is not a trusted proxy itself. (Earlier ones can be made up by the client.)
+///
+/// Where a trusted proxy names somebody that cannot be understood, the client is unknown
+/// ([`UNKNOWN`]), and by no means the proxy: that would make strangers local.
 #[must_use]
 pub fn client_ip(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNetwork]) -> IpAddr {
     let peer = peer.to_canonical();
@@ -17,8 +23,8 @@ pub fn client_ip(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNetwork]) -> Ip
     let mut client = peer;
     let lines: Vec<_> = headers.get_all("x-forwarded-for").iter().collect();
     for line in lines.iter().rev() {
-        for part in line.to_str().unwrap_or_default().rsplit(',') {
-            let Some(address) = parse(part.trim()) else { return client };
+        for part in String::from_utf8_lossy(line.as_bytes()).rsplit(',') {
+            let Some(address) = parse(part.trim()) else { return UNKNOWN };
             client = address;
             if !is_trusted(address, trusted) {
                 return client;
@@ -67,7 +73,8 @@ mod tests {
         ];
         let mut headers = HeaderMap::new();
         for line in forwarded {
-            headers.append("x-forwarded-for", line.parse().unwrap());
+            let line = http::HeaderValue::from_bytes(line.as_bytes()).unwrap();
+            headers.append("x-forwarded-for", line);
         }
         let found = client_ip(peer.parse().unwrap(), &headers, &trusted);
         assert_eq!(found.to_string(), expected, "{peer} {forwarded:?}");
@@ -86,6 +93,12 @@ mod tests {
     fn what_the_client_made_up_itself_does_not_count() {
         check("10.1.2.3", &["127.0.0.1, 198.51.100.7, 10.9.9.9"], "198.51.100.7");
         check("10.1.2.3", &["127.0.0.1", "198.51.100.7"], "198.51.100.7");
-        check("10.1.2.3", &["nonsense"], "10.1.2.3");
+    }
+
+    #[test]
+    fn a_client_that_cannot_be_understood_is_not_the_proxy() {
+        check("10.1.2.3", &["nonsense"], "0.0.0.0");
+        check("::1", &["\u{e9}, nonsense"], "0.0.0.0");
+        check("::1", &["\u{e9}, 198.51.100.7"], "198.51.100.7");
     }
 }

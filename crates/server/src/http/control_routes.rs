@@ -75,13 +75,14 @@ pub async fn answer(
     head: &Parts,
     incoming: &mut Incoming,
 ) -> Response<Body> {
-    if ![Method::GET, Method::POST, Method::HEAD].contains(&head.method) {
+    // Not HEAD: it must change nothing, and these do.
+    if ![Method::GET, Method::POST].contains(&head.method) {
         return error::method_not_allowed(&[Method::GET, Method::POST]);
     }
     let evidence = Evidence {
         headers: &head.headers,
         query: head.uri.query(),
-        is_local: client_ip.is_loopback(),
+        is_local: keys::is_local(client_ip, &head.headers),
     };
     // Without a global key they answer to this machine alone.
     let (access, key) = (Access::Local, policy.global_key.as_ref());
@@ -89,13 +90,13 @@ pub async fn answer(
     if verdict == Verdict::Refused {
         return error::unauthorized();
     }
-    let body = match body::read(incoming, policy).await {
-        Ok(body) => body,
+    let held = match body::read(incoming, policy, &site.body_room).await {
+        Ok(held) => held,
         Err(error) => return error.response(),
     };
     if verdict == Verdict::AskBody {
-        let form = body::form(&head.headers, &body).await.unwrap_or_default();
-        let given = keys::key_in_body(&body, form.as_deref());
+        let form = body::form(&head.headers, &held.bytes).await.unwrap_or_default();
+        let given = keys::key_in_body(&held.bytes, form.as_deref());
         verdict = keys::judge_with_body(&access, key, &evidence, given.as_deref());
     }
     if verdict != Verdict::Granted {

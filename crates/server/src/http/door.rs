@@ -43,7 +43,7 @@ impl Door {
     /// # Errors
     /// Never: whatever goes wrong is an answer.
     pub async fn answer(self, request: Request<Incoming>) -> Result<Response<Sent>, Infallible> {
-        let in_request = self.activity.begin();
+        let in_request = self.activity.begin(request.version());
         let policy = self.site.policy.load_full();
         let id = RequestId::next();
         let client = client_ip(self.peer.ip(), request.headers(), &policy.trusted_proxies);
@@ -58,15 +58,18 @@ impl Door {
             method: request.method().clone(),
             uri: request.uri().clone(),
             version: request.version(),
-            status: StatusCode::OK,
+            status: CLIENT_LEFT,
             bytes: 0,
             begin: Instant::now(),
             began_at: SystemTime::now(),
-            is_logged: false,
+            is_logged: is_wanted(policy.access_log, CLIENT_LEFT),
             files: None,
         });
         let is_waiting = request.headers().contains_key(header::EXPECT);
-        let (head, mut incoming) = request.into_parts();
+        let (mut head, mut incoming) = request.into_parts();
+        if line.version == Version::HTTP_2 {
+            as_in_http1(&mut head);
+        }
         let mut response = self.route(&policy, &mut line, head, &mut incoming).await;
         if !body::finish(&mut incoming, is_waiting).await && line.version < Version::HTTP_2 {
             let close = HeaderValue::from_static("close");
@@ -76,7 +79,9 @@ impl Door {
             cors.decorate(origin.as_ref(), response.headers_mut());
         }
         response.headers_mut().insert(X_REQUEST_ID, id.header());
-        if is_head {
+        if has_no_body(response.status()) {
+            drop_body(&mut response);
+        } else if is_head {
             without_body(&mut response);
         }
         line.status = response.status();
@@ -136,6 +141,43 @@ fn common_log(runtime: &Runtime) -> Option<Arc<FileServer>> {
         Runtime::Files(files) if files.is_logging() => Some(Arc::clone(files)),
         Runtime::Files(_) | Runtime::Python { .. } | Runtime::SystemInfo(_) => None,
     }
+}
+
+/// What a line in the log says of a request whose client left before the answer; nobody is sent it.
+const CLIENT_LEFT: StatusCode = match StatusCode::from_u16(499) {
+    Ok(status) => status,
+    Err(_) => StatusCode::BAD_REQUEST,
+};
+
+/// Gives a head of HTTP/2 what plugins know from HTTP/1: `Host`, and one `Cookie` line (RFC 9113, 8.2.3
+/// and 8.3.1).
+fn as_in_http1(head: &mut Parts) {
+    if let (false, Some(authority)) =
+        (head.headers.contains_key(header::HOST), head.uri.authority())
+        && let Ok(host) = HeaderValue::from_str(authority.as_str())
+    {
+        head.headers.insert(header::HOST, host);
+    }
+    let crumbs: Vec<&[u8]> =
+        head.headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if crumbs.len() > 1
+        && let Ok(cookie) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
+    {
+        head.headers.insert(header::COOKIE, cookie);
+    }
+}
+
+/// Whether an answer with this status ends with its headers.
+fn has_no_body(status: StatusCode) -> bool {
+    [StatusCode::NO_CONTENT, StatusCode::RESET_CONTENT, StatusCode::NOT_MODIFIED].contains(&status)
+}
+
+fn drop_body(response: &mut Response<Body>) {
+    response.headers_mut().remove(header::CONTENT_LENGTH);
+    if response.status() != StatusCode::NOT_MODIFIED {
+        response.headers_mut().remove(header::CONTENT_TYPE);
+    }
+    *response.body_mut() = Body::empty();
 }
 
 /// An answer to HEAD: the headers of GET, its length among them, and nothing behind them.

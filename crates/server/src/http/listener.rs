@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
@@ -33,9 +32,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct Listener {
     socket: TcpListener,
     site: Arc<Site>,
-    /// Present: TLS is spoken. Swapped on reload; connections that are open keep what they have.
-    tls: Arc<ArcSwapOption<TlsAcceptorBox>>,
-    limits: TimeLimits,
     room: Arc<Semaphore>,
 }
 
@@ -51,14 +47,8 @@ impl std::fmt::Debug for TlsAcceptorBox {
 impl Listener {
     /// Serves what arrives at `socket`, at most `connections_max` connections at once.
     #[must_use]
-    pub fn new(
-        socket: TcpListener,
-        site: Arc<Site>,
-        tls: Arc<ArcSwapOption<TlsAcceptorBox>>,
-        limits: TimeLimits,
-        connections_max: usize,
-    ) -> Self {
-        Self { socket, site, tls, limits, room: Arc::new(Semaphore::new(connections_max)) }
+    pub fn new(socket: TcpListener, site: Arc<Site>, connections_max: usize) -> Self {
+        Self { socket, site, room: Arc::new(Semaphore::new(connections_max)) }
     }
 
     /// Accepts until `drain` says stop; then waits for the requests in flight, at most for the time
@@ -97,8 +87,9 @@ impl Listener {
         permit: OwnedSemaphorePermit,
         drain: watch::Receiver<Option<Duration>>,
     ) -> impl Future<Output = ()> + Send + use<> {
-        let (site, limits) = (Arc::clone(&self.site), self.limits);
-        let acceptor = self.tls.load_full();
+        // Limits and certificate as they are now; connections that are open keep what they have.
+        let (site, limits) = (Arc::clone(&self.site), self.site.policy.load().time_limits);
+        let acceptor = self.site.tls.load_full();
         async move {
             let _permit = permit;
             // Answers are written whole; waiting for more to send would only delay them.

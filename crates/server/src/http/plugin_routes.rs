@@ -32,28 +32,29 @@ pub async fn answer(
     let evidence = Evidence {
         headers: &head.headers,
         query: head.uri.query(),
-        is_local: client_ip.is_loopback(),
+        is_local: keys::is_local(client_ip, &head.headers),
     };
     let key = policy.global_key.as_ref();
     let verdict = keys::judge(&endpoint.access, key, &evidence, !incoming.is_end_stream());
     if verdict == Verdict::Refused {
         return error::unauthorized();
     }
-    let body = match body::read(incoming, policy).await {
-        Ok(body) => body,
+    let held = match body::read(incoming, policy, &site.body_room).await {
+        Ok(held) => held,
         Err(error) => return error.response(),
     };
-    let form = match body::form(&head.headers, &body).await {
+    let form = match body::form(&head.headers, &held.bytes).await {
         Ok(form) => form,
         Err(error) => return error.response(),
     };
     if verdict == Verdict::AskBody {
-        let given = keys::key_in_body(&body, form.as_deref());
+        let given = keys::key_in_body(&held.bytes, form.as_deref());
         let verdict = keys::judge_with_body(&endpoint.access, key, &evidence, given.as_deref());
         if verdict != Verdict::Granted {
             return error::unauthorized();
         }
     }
+    let body = held.bytes.clone();
     let mut headers = head.headers;
     // The body has been put together; how it travelled is no longer true of it.
     headers.remove(TRANSFER_ENCODING);

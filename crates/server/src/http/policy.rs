@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use wire::Secret;
 
+use super::activity::TimeLimits;
 use super::cors::CorsPolicy;
 use crate::config::{AccessLog, Config, IpNetwork};
 
@@ -20,6 +21,8 @@ pub struct Policy {
     pub body_bytes_max: usize,
     /// Between two pieces of a body.
     pub body_timeout: Duration,
+    /// What a connection may take; in force for those that are opened from now on.
+    pub time_limits: TimeLimits,
     /// Which requests get a line.
     pub access_log: AccessLog,
 }
@@ -34,6 +37,10 @@ impl Policy {
             trusted_proxies: config.network.trusted_proxies.clone(),
             body_bytes_max: config.limits.body_bytes_max,
             body_timeout: config.limits.body_timeout,
+            time_limits: TimeLimits {
+                header: config.limits.header_timeout,
+                idle: config.limits.idle_timeout,
+            },
             access_log: config.log.access,
         }
     }
