@@ -1,31 +1,37 @@
 //! Who really asks, when the peer is a proxy. Pure.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use http::HeaderMap;
 
 use crate::config::IpNetwork;
 
-/// Stands for a client that a proxy did not name in a way that can be understood.
-pub const UNKNOWN: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+/// The client of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Client {
+    /// Its address, as far as it is known.
+    pub ip: IpAddr,
+    /// Whether `ip` is the client's. A trusted proxy may name somebody who cannot be understood: `ip` is
+    /// the proxy's then, and must not be taken for the client's, or strangers would be local.
+    pub is_known: bool,
+}
 
-/// The client's address: the peer's, or, when the peer is a trusted proxy, the last address in
-/// `X-Forwarded-For` that is not a trusted proxy itself. (Earlier ones can be made up by the client.)
-///
-/// Where a trusted proxy names somebody that cannot be understood, the client is unknown
-/// ([`UNKNOWN`]), and by no means the proxy: that would make strangers local.
+/// The client: the peer, or, when the peer is a trusted proxy, the last address in `X-Forwarded-For` that
+/// is not a trusted proxy itself. (Earlier ones can be made up by the client.)
 #[must_use]
-pub fn client_ip(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNetwork]) -> IpAddr {
+pub fn client_ip(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNetwork]) -> Client {
     let peer = peer.to_canonical();
+    let mut client = Client { ip: peer, is_known: true };
     if trusted.is_empty() || !is_trusted(peer, trusted) {
-        return peer;
+        return client;
     }
-    let mut client = peer;
     let lines: Vec<_> = headers.get_all("x-forwarded-for").iter().collect();
     for line in lines.iter().rev() {
         for part in String::from_utf8_lossy(line.as_bytes()).rsplit(',') {
-            let Some(address) = parse(part.trim()) else { return UNKNOWN };
-            client = address;
+            let Some(address) = parse(part.trim()) else {
+                return Client { is_known: false, ..client };
+            };
+            client.ip = address;
             if !is_trusted(address, trusted) {
                 return client;
             }
@@ -77,7 +83,8 @@ mod tests {
             headers.append("x-forwarded-for", line);
         }
         let found = client_ip(peer.parse().unwrap(), &headers, &trusted);
-        assert_eq!(found.to_string(), expected, "{peer} {forwarded:?}");
+        let shown = if found.is_known { found.ip.to_string() } else { format!("{}?", found.ip) };
+        assert_eq!(shown, expected, "{peer} {forwarded:?}");
     }
 
     #[test]
@@ -97,8 +104,8 @@ mod tests {
 
     #[test]
     fn a_client_that_cannot_be_understood_is_not_the_proxy() {
-        check("10.1.2.3", &["nonsense"], "0.0.0.0");
-        check("::1", &["\u{e9}, nonsense"], "0.0.0.0");
+        check("10.1.2.3", &["nonsense"], "10.1.2.3?");
+        check("::1", &["\u{e9}, nonsense"], "::1?");
         check("::1", &["\u{e9}, 198.51.100.7"], "198.51.100.7");
     }
 }

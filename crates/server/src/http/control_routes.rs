@@ -1,7 +1,5 @@
 //! The routes that manage plugins: `/plugins`, `/reload/…`, `/load/…`, `/unload/…`.
 
-use std::net::IpAddr;
-
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
 use http_body::Body as _;
@@ -12,6 +10,7 @@ use plugins::parameters::Access;
 use plugins::registry::Outcome;
 use serde_json::{Value, json};
 
+use super::client_ip::Client;
 use super::policy::Policy;
 use super::{body, error};
 use crate::accounts::keys::{self, Evidence, Verdict};
@@ -71,18 +70,19 @@ pub async fn answer(
     site: &Site,
     policy: &Policy,
     control: Control,
-    client_ip: IpAddr,
+    client: Client,
     head: &Parts,
     incoming: &mut Incoming,
 ) -> Response<Body> {
-    // Not HEAD: it must change nothing, and these do.
-    if ![Method::GET, Method::POST].contains(&head.method) {
+    // HEAD must change nothing, and all but the list do.
+    let is_harmless = control == Control::List && head.method == Method::HEAD;
+    if ![Method::GET, Method::POST].contains(&head.method) && !is_harmless {
         return error::method_not_allowed(&[Method::GET, Method::POST]);
     }
     let evidence = Evidence {
         headers: &head.headers,
         query: head.uri.query(),
-        is_local: keys::is_local(client_ip, &head.headers),
+        is_local: client.is_known && keys::is_local(client.ip, &head.headers),
     };
     // Without a global key they answer to this machine alone.
     let (access, key) = (Access::Local, policy.global_key.as_ref());

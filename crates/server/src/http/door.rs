@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use super::access_log::{Line, is_wanted};
 use super::activity::Activity;
 use super::body::{self, Sent};
-use super::client_ip::client_ip;
+use super::client_ip::{Client, client_ip};
 use super::policy::Policy;
 use super::request_id::RequestId;
 use super::{control_routes, error, plugin_routes};
@@ -54,7 +54,7 @@ impl Door {
         let is_head = request.method() == Method::HEAD;
         let mut line = Box::new(Line {
             id,
-            client,
+            client: client.ip,
             method: request.method().clone(),
             uri: request.uri().clone(),
             version: request.version(),
@@ -70,7 +70,7 @@ impl Door {
         if line.version == Version::HTTP_2 {
             as_in_http1(&mut head);
         }
-        let mut response = self.route(&policy, &mut line, head, &mut incoming).await;
+        let mut response = self.route(&policy, &mut line, client, head, &mut incoming).await;
         if !body::finish(&mut incoming, is_waiting).await && line.version < Version::HTTP_2 {
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(header::CONNECTION, close);
@@ -94,6 +94,7 @@ impl Door {
         &self,
         policy: &Policy,
         line: &mut Line,
+        client: Client,
         head: Parts,
         incoming: &mut Incoming,
     ) -> Response<Body> {
@@ -108,8 +109,7 @@ impl Door {
         let site = &*self.site;
         let path = head.uri.path();
         if let Some(control) = control_routes::find(path) {
-            return control_routes::answer(site, policy, control, line.client, &head, incoming)
-                .await;
+            return control_routes::answer(site, policy, control, client, &head, incoming).await;
         }
         let found = site
             .registry
@@ -118,13 +118,11 @@ impl Door {
             .map(|found| (Arc::clone(found.endpoint), found.subpath));
         if let Some((endpoint, subpath)) = found {
             line.files = common_log(&endpoint.runtime);
-            let client = line.client;
             return plugin_routes::answer(site, policy, &endpoint, subpath, client, head, incoming)
                 .await;
         }
         if let Some(control) = control_routes::find_unslashed_load(path) {
-            return control_routes::answer(site, policy, control, line.client, &head, incoming)
-                .await;
+            return control_routes::answer(site, policy, control, client, &head, incoming).await;
         }
         error::not_found(path)
     }

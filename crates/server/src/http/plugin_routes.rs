@@ -1,6 +1,5 @@
 //! A request to a plugin: method, key and body are checked, then it becomes one call.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::Response;
@@ -11,6 +10,7 @@ use hyper::body::Incoming;
 use plugins::call::{Body, Call};
 use plugins::registry::Endpoint;
 
+use super::client_ip::Client;
 use super::policy::Policy;
 use super::{body, error};
 use crate::accounts::keys::{self, Evidence, Verdict};
@@ -22,7 +22,7 @@ pub async fn answer(
     policy: &Policy,
     endpoint: &Arc<Endpoint>,
     subpath: Option<String>,
-    client_ip: IpAddr,
+    client: Client,
     head: Parts,
     incoming: &mut Incoming,
 ) -> Response<Body> {
@@ -32,7 +32,7 @@ pub async fn answer(
     let evidence = Evidence {
         headers: &head.headers,
         query: head.uri.query(),
-        is_local: keys::is_local(client_ip, &head.headers),
+        is_local: client.is_known && keys::is_local(client.ip, &head.headers),
     };
     let key = policy.global_key.as_ref();
     let verdict = keys::judge(&endpoint.access, key, &evidence, !incoming.is_end_stream());
@@ -61,7 +61,15 @@ pub async fn answer(
     if body.is_empty() {
         headers.remove(CONTENT_LENGTH);
     }
-    let call = Call { method: head.method, uri: head.uri, subpath, headers, body, form, client_ip };
+    let call = Call {
+        method: head.method,
+        uri: head.uri,
+        subpath,
+        headers,
+        body,
+        form,
+        client_ip: client.ip,
+    };
     match site.registry.call(endpoint, &call).await {
         Ok(reply) => error::from_reply(reply),
         Err(failure) => {
