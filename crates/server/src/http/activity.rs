@@ -13,6 +13,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
+use super::parse_error::Exchange;
+
 /// Limits of a connection.
 #[derive(Debug, Clone, Copy)]
 pub struct TimeLimits {
@@ -129,17 +131,18 @@ impl Drop for InRequest {
     }
 }
 
-/// A socket whose movements are noted.
+/// A socket whose movements are noted, and on which hyper's bare errors get a body.
 #[derive(Debug)]
 pub struct Watched<S> {
     socket: S,
     activity: Arc<Activity>,
+    exchange: Exchange,
 }
 
 impl<S> Watched<S> {
     /// Notes the movements of `socket` in `activity`.
     pub fn new(socket: S, activity: Arc<Activity>) -> Self {
-        Self { socket, activity }
+        Self { socket, activity, exchange: Exchange::default() }
     }
 
     fn note(&self, written: &Poll<io::Result<usize>>) {
@@ -167,12 +170,17 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.socket).poll_write(cx, buf);
-        self.note(&written);
+        let this = self.get_mut();
+        let written = if this.exchange.takes(buf) {
+            this.exchange.poll_send(&mut this.socket, cx, buf.len())
+        } else {
+            Pin::new(&mut this.socket).poll_write(cx, buf)
+        };
+        this.note(&written);
         written
     }
 
@@ -181,6 +189,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        // A bare answer is one piece; only then is a closer look due.
+        if let [one] = bufs {
+            return self.poll_write(cx, one);
+        }
         let written = Pin::new(&mut self.socket).poll_write_vectored(cx, bufs);
         self.note(&written);
         written

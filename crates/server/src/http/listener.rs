@@ -17,7 +17,6 @@ use tokio_rustls::TlsAcceptor;
 
 use super::activity::{Activity, TimeLimits, Watched};
 use super::door::Door;
-use super::parse_error::WithErrorBodies;
 use crate::site::Site;
 
 /// The longest head of a request, in bytes; a longer one is answered 431.
@@ -143,7 +142,7 @@ async fn serve<S>(
     // The watchdog below keeps the time, at less cost for each request.
     builder.http1().max_buf_size(HEAD_BYTES_MAX).header_read_timeout(None);
     builder.http2().max_concurrent_streams(STREAMS_MAX).max_header_list_size(64 << 10);
-    let connection = builder.serve_connection(TokioIo::new(WithErrorBodies::new(socket)), service);
+    let connection = builder.serve_connection(TokioIo::new(socket), service);
     tokio::pin!(connection);
     let overdue = activity.overdue(limits);
     tokio::pin!(overdue);

@@ -8,20 +8,39 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::AsyncWrite;
 
-/// A socket on which bare errors get a body.
-#[derive(Debug)]
-pub struct WithErrorBodies<S> {
-    socket: S,
-    /// What is sent in place of an answer of hyper's, and how much of it has left.
+/// What is sent in place of an answer of hyper's, as long as it has not left.
+#[derive(Debug, Default)]
+pub struct Exchange {
     instead: Option<(Vec<u8>, usize)>,
 }
 
-impl<S> WithErrorBodies<S> {
-    /// Exchanges bare errors on their way to `socket`.
-    pub fn new(socket: S) -> Self {
-        Self { socket, instead: None }
+impl Exchange {
+    /// Whether `bytes`, which are about to be written, are exchanged: then [`Exchange::poll_send`] does
+    /// the writing.
+    pub fn takes(&mut self, bytes: &[u8]) -> bool {
+        if self.instead.is_none() {
+            self.instead = with_body(bytes).map(|bytes| (bytes, 0));
+        }
+        self.instead.is_some()
+    }
+
+    /// Sends what was put in place of `replaced` bytes; they count as written when it has left.
+    pub fn poll_send(
+        &mut self,
+        socket: &mut (impl AsyncWrite + Unpin),
+        cx: &mut Context<'_>,
+        replaced: usize,
+    ) -> Poll<io::Result<usize>> {
+        while let Some((bytes, sent)) = &mut self.instead {
+            if *sent == bytes.len() {
+                self.instead = None;
+                break;
+            }
+            *sent += ready!(Pin::new(&mut *socket).poll_write(cx, &bytes[*sent..]))?;
+        }
+        Poll::Ready(Ok(replaced))
     }
 }
 
@@ -48,70 +67,6 @@ fn with_body(bytes: &[u8]) -> Option<Vec<u8>> {
         );
         [head, body].concat().into_bytes()
     })
-}
-
-impl<S: AsyncWrite + Unpin> WithErrorBodies<S> {
-    /// Sends what was put in place of `replaced` bytes.
-    fn poll_instead(&mut self, cx: &mut Context<'_>, replaced: usize) -> Poll<io::Result<usize>> {
-        while let Some((bytes, sent)) = &mut self.instead {
-            if *sent == bytes.len() {
-                self.instead = None;
-                break;
-            }
-            *sent += ready!(Pin::new(&mut self.socket).poll_write(cx, &bytes[*sent..]))?;
-        }
-        Poll::Ready(Ok(replaced))
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for WithErrorBodies<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_read(cx, buf)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for WithErrorBodies<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        if self.instead.is_none() {
-            self.instead = with_body(buf).map(|bytes| (bytes, 0));
-        }
-        if self.instead.is_some() {
-            return self.poll_instead(cx, buf.len());
-        }
-        Pin::new(&mut self.socket).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match bufs {
-            // A bare answer is one piece; only then is a closer look due.
-            [one] => self.poll_write(cx, one),
-            _ => Pin::new(&mut self.socket).poll_write_vectored(cx, bufs),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.socket.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(cx)
-    }
 }
 
 #[cfg(test)]
