@@ -236,3 +236,35 @@ fn headers_of_the_transport_are_not_the_plugins() {
     assert!(reply.status == 500 || reply.text() == "four", "{} {}", reply.status, reply.text());
     let _ = server.get("/give");
 }
+
+#[test]
+fn a_204_has_no_body_whatever_the_plugin_gives() {
+    for body in ["{}", "{'a': 1}", "[]", "''", "'text'", "b'bytes'"] {
+        let server = Setup::new().handler("Give", &format!("return (204, {body})")).start();
+        let mut connection = server.connect();
+        for _ in 0..3 {
+            connection.write("GET /give HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            let reply = connection.read_reply();
+            assert_eq!(reply.status, 204, "{body}");
+            for name in ["content-type", "content-length", "transfer-encoding"] {
+                assert_eq!(reply.header(name), None, "{body}");
+            }
+        }
+        connection.write("GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let _ = connection.read_reply().json_error(404);
+    }
+}
+
+#[test]
+fn a_code_that_ends_no_answer_is_a_500() {
+    for code in ["100", "101", "103", "199"] {
+        for statements in [
+            format!("return ({code}, {{'x': 1}})"),
+            format!("from plugincore import Response\nreturn Response(status={code}, body='x')"),
+        ] {
+            let (server, reply) = answer(&statements);
+            let _ = reply.json_error(500);
+            let _ = server.get("/give").json_error(500);
+        }
+    }
+}

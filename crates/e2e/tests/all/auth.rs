@@ -1,6 +1,6 @@
 //! Who may ask: keys in four places, of two kinds, and the routes of the server itself.
 
-use e2e::{Request, Server, Setup};
+use e2e::{Reply, Request, Server, Setup};
 use serde_json::json;
 
 const OPEN: &str = "return {'open': True}";
@@ -258,4 +258,117 @@ fn keys_are_never_written_down() {
     let exit = server.stop();
     assert!(!exit.stderr.contains("key-4711"), "{}", exit.stderr);
     assert!(!exit.stdout.contains("key-4711"), "{}", exit.stdout);
+}
+
+/// Sends a request line and exactly these headers.
+fn send_raw(server: &Server, line: &str, headers: &[u8]) -> Reply {
+    let mut connection = server.connect();
+    let start = format!("{line} HTTP/1.1\r\nConnection: close\r\n");
+    connection.write([start.as_bytes(), headers, b"\r\n"].concat());
+    connection.read_reply()
+}
+
+/// What a browser of this machine sends when a page of somebody else makes it ask.
+const OF_A_FOREIGN_PAGE: [&str; 10] = [
+    "Host: localhost\r\nSec-Fetch-Site: cross-site\r\n",
+    "Host: localhost\r\nSec-Fetch-Site: same-site\r\n",
+    "Host: 127.0.0.1\r\nOrigin: http://evil.example\r\n",
+    "Host: 127.0.0.1\r\nOrigin: null\r\n",
+    "Host: localhost\r\nSec-Fetch-Site: cross-site\r\nOrigin: https://evil.example\r\n",
+    // A name of theirs that has come to mean this machine.
+    "Host: evil.example\r\n",
+    "Host: evil.example:9192\r\n",
+    "Host: evil.example\r\nSec-Fetch-Site: same-origin\r\n",
+    "Host: localhost.evil.example\r\n",
+    "Host: 127.0.0.1.evil.example\r\n",
+];
+
+#[test]
+fn a_foreign_web_page_cannot_use_control_routes_that_want_no_key() {
+    let server = Setup::new().handler("Free", OPEN).start();
+    server.write_handler("Late", OPEN);
+    for headers in OF_A_FOREIGN_PAGE {
+        for line in [
+            "GET /plugins",
+            "GET /reload/free",
+            "POST /reload/all",
+            "GET /load/late",
+            "POST /load/late",
+            "GET /unload/free",
+            "POST /unload/free",
+        ] {
+            let reply = send_raw(&server, line, headers.as_bytes());
+            assert_eq!(reply.status, 403, "{line} {headers:?}: {}", reply.text());
+            assert!(reply.json()["error"].is_string(), "{line} {headers:?}");
+        }
+        let reply = send_raw(&server, "GET /free", headers.as_bytes());
+        assert_eq!(reply.status, 200, "an open plugin is open to all: {headers:?}");
+        check(server.request("GET", "/free"), 200);
+    }
+    assert_eq!(server.get("/late").status, 404);
+}
+
+#[test]
+fn people_and_programs_of_this_machine_can_use_control_routes_that_want_no_key() {
+    let server = Setup::new().handler("Free", OPEN).start();
+    for host in ["localhost", "localhost:9192", "127.0.0.1", "127.0.0.1:1", "[::1]", "[::1]:65535"]
+    {
+        for more in ["", "Sec-Fetch-Site: none\r\n", "Sec-Fetch-Site: same-origin\r\n"] {
+            let headers = format!("Host: {host}\r\n{more}");
+            for line in ["GET /plugins", "POST /reload/free"] {
+                let reply = send_raw(&server, line, headers.as_bytes());
+                assert_eq!(reply.status, 200, "{line} {headers:?}: {}", reply.text());
+            }
+        }
+    }
+}
+
+#[test]
+fn the_global_key_opens_control_routes_to_every_page_and_name() {
+    let server = Setup::new().handler("Free", OPEN).set("auth", "apikey", "global").start();
+    for headers in OF_A_FOREIGN_PAGE {
+        for (key, wanted) in [("global", 200), ("wrong", 403)] {
+            let headers = format!("{headers}X-Custom-Auth: {key}\r\n");
+            for line in ["GET /plugins", "POST /reload/free"] {
+                let reply = send_raw(&server, line, headers.as_bytes());
+                assert_eq!(reply.status, wanted, "{line} {headers:?}: {}", reply.text());
+            }
+        }
+    }
+}
+
+#[test]
+fn head_changes_nothing() {
+    let server = Setup::new().handler("Free", OPEN).start();
+    server.write_handler("Late", OPEN);
+    for path in ["/unload/free", "/load/late", "/reload/free", "/reload/all"] {
+        let reply = server.request("HEAD", path).send();
+        assert_eq!(reply.status, 405, "{path}");
+        assert_eq!(reply.header("allow"), Some("GET, POST"), "{path}");
+    }
+    check(server.request("GET", "/free"), 200);
+    assert_eq!(server.get("/late").status, 404);
+}
+
+#[test]
+fn a_client_that_a_proxy_names_unclearly_is_a_stranger() {
+    let server =
+        Setup::new().handler("Free", OPEN).set("network", "trusted_proxies", "127.0.0.1").start();
+    let cases: [&[u8]; 7] = [
+        b"\xe9, 1.2.3.4",
+        b"1.2.3.4, \xe9",
+        b"\xff",
+        b"nonsense",
+        b"nonsense, 127.0.0.1",
+        b"127.0.0.1, unknown",
+        b"127.0.0.1, 999.0.0.1",
+    ];
+    for case in cases {
+        let headers = [b"Host: localhost\r\nX-Forwarded-For: ", case, b"\r\n"].concat();
+        for line in ["GET /plugins", "POST /reload/all", "GET /unload/free"] {
+            let reply = send_raw(&server, line, &headers);
+            assert_eq!(reply.status, 403, "{line} {case:?}: {}", reply.text());
+        }
+        assert_eq!(send_raw(&server, "GET /free", &headers).status, 200, "{case:?}");
+    }
 }

@@ -83,14 +83,14 @@ fn head_is_get_without_a_body() {
     for path in ["/one", "/plugins"] {
         let wanted = server.get(path);
         let mut connection = server.connect();
-        connection.write(format!("HEAD {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        connection.write(format!("HEAD {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
         let (status, headers) = connection.read_head().unwrap();
         assert_eq!(status, 200, "{path}");
         let length = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
         if let Some((_, length)) = length {
             assert_eq!(*length, wanted.body.len().to_string(), "{path}");
         }
-        connection.write(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        connection.write(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
         assert_eq!(connection.read_reply().status, 200, "{path}: no byte of a body was sent");
     }
 }
@@ -151,7 +151,8 @@ fn loading_never_leaves_the_directory_of_plugins() {
         "/load/plugins/../../outside",
     ] {
         let mut connection = server.connect();
-        connection.write(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"));
+        connection
+            .write(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"));
         let reply = connection.read_reply();
         assert!((400..500).contains(&reply.status), "{path}: {}", reply.status);
     }

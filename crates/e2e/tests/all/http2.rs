@@ -42,6 +42,13 @@ async fn ask(client: &mut Client, method: &str, path: &str, body: &str) -> (u16,
     (status, String::from_utf8_lossy(&body).into_owned())
 }
 
+/// The answer to GET of a whole URL.
+async fn send(client: &mut Client, url: &str) -> http::Response<hyper::body::Incoming> {
+    let request = http::Request::builder().uri(url).body(Full::new(Bytes::new())).unwrap();
+    client.ready().await.unwrap();
+    client.send_request(request).await.unwrap()
+}
+
 async fn check_all(client: &mut Client) {
     let parse = |text: &str| serde_json::from_str::<Value>(text).unwrap();
     let (status, text) = ask(client, "GET", "/echo?x=2", "").await;
@@ -159,4 +166,38 @@ fn a_broken_frame_ends_its_own_connection_only() {
     connection.write([0xff; 600]);
     let _ = connection.read_to_close();
     assert_eq!(server.get_json("/echo?x=1"), json!({"x": "1"}));
+}
+
+#[test]
+fn a_204_has_no_body_and_the_connection_goes_on() {
+    let server = setup().handler("Empty", "return (204, {})").start();
+    run(async {
+        let mut owned = JoinSet::new();
+        let mut client = plain(&server, &mut owned).await;
+        for _ in 0..3 {
+            let reply = send(&mut client, "http://localhost/empty").await;
+            assert_eq!(reply.status(), 204);
+            for name in ["content-type", "content-length"] {
+                assert_eq!(reply.headers().get(name), None);
+            }
+            assert_eq!(reply.into_body().collect().await.unwrap().to_bytes(), "");
+        }
+        check_all(&mut client).await;
+    });
+}
+
+#[test]
+fn the_host_of_a_request_is_its_authority() {
+    let server = setup().handler("Host", "return {'host': data['request'].host}").start();
+    run(async {
+        let mut owned = JoinSet::new();
+        let mut client = plain(&server, &mut owned).await;
+        for host in ["localhost", "some.example", "some.example:8443", "[::1]:81"] {
+            let reply = send(&mut client, &format!("http://{host}/host")).await;
+            assert_eq!(reply.status(), 200, "{host}");
+            let body = reply.into_body().collect().await.unwrap().to_bytes();
+            let told: Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!(told, json!({"host": host}));
+        }
+    });
 }

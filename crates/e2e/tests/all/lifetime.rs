@@ -102,7 +102,7 @@ fn idle_connections_do_not_hold_up_the_end() {
     let mut server = gated().set("limits", "drain_timeout_secs", "3600").start();
     let mut idle: Vec<_> = (0..20).map(|_| server.connect()).collect();
     for connection in &mut idle[..10] {
-        connection.write("GET /plugins HTTP/1.1\r\nHost: x\r\n\r\n");
+        connection.write("GET /plugins HTTP/1.1\r\nHost: localhost\r\n\r\n");
         assert_eq!(connection.read_reply().status, 200);
     }
     server.signal(Signal::TERM);

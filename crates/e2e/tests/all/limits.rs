@@ -302,3 +302,29 @@ fn an_answer_before_the_body_never_spoils_the_connection_silently() {
         assert_eq!(next, Some(200), "{line}: the connection was promised to be kept");
     }
 }
+
+#[test]
+fn the_limit_of_an_answer_is_not_one_of_many_answers_at_once() {
+    let code = r#"
+import asyncio
+class Crowd(BasePlugin):
+    async def initialize(self, **kwargs):
+        self.here = 0
+        self.all_here = asyncio.Event()
+    async def request_handler(self, **data):
+        self.here += 1
+        if self.here == 150:
+            self.all_here.set()
+        await self.all_here.wait()
+        return (200, "x" * 60_000)
+"#;
+    let server =
+        Setup::new().plugin("crowd.py", code).set("limits", "reply_bytes_max", "1MiB").start();
+    thread::scope(|scope| {
+        let calls: Vec<_> = (0..150).map(|_| scope.spawn(|| server.get("/crowd"))).collect();
+        for call in calls {
+            let reply = call.join().unwrap();
+            assert_eq!((reply.status, reply.body.len()), (200, 60_000));
+        }
+    });
+}

@@ -1,5 +1,8 @@
 //! Which files become plugins, what they are called, and what a broken one does to the others.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
 use e2e::{Server, Setup, wait_until};
 use serde_json::{Value, json};
 
@@ -310,4 +313,35 @@ fn the_complex_example_of_the_documents_runs_as_it_is() {
     assert!(measured["tx"].as_str().unwrap().ends_with("bps"), "{measured}");
     assert!(measured["rx"].as_str().unwrap().ends_with("bps"), "{measured}");
     assert_eq!(server.stop().code, Some(0));
+}
+
+#[test]
+fn a_name_of_two_segments_leaves_long_paths_of_slashes_quick() {
+    let server = Setup::new()
+        .handler("Deep", "return {'subpath': data['subpath']}")
+        .parameters("deep", "route_path=api/v1")
+        .start();
+    assert_eq!(server.get_json("/api/v1"), json!({"subpath": null}));
+    assert_eq!(server.get_json("/api/v1/x"), json!({"subpath": "x"}));
+    for path in ["/x".repeat(30_000), "/".repeat(60_000), format!("/api{}", "/".repeat(60_000))] {
+        let _ = server.get(&path).json_error(404);
+    }
+    let _ = server.get("/api").json_error(404);
+    let long = server.get(&format!("/api/v1{}", "/x".repeat(30_000)));
+    assert_eq!(long.status, 200, "{}", long.text());
+    assert_eq!(server.get_json("/api/v1"), json!({"subpath": null}));
+}
+
+#[test]
+fn a_file_whose_name_is_no_text_is_told_and_left_out() {
+    let setup = Setup::new().handler("Good", "return {'good': True}");
+    let bad = OsStr::from_bytes(b"bad\xff.py");
+    let code = std::fs::read_to_string(setup.path().join("plugins/good.py")).unwrap();
+    std::fs::write(setup.path().join("plugins").join(bad), code.replace("Good", "Bad")).unwrap();
+    let server = setup.start();
+    let _ = server.log().wait_for(&["bad"]);
+    assert_eq!(server.get_json("/good"), json!({"good": true}));
+    let _ = server.get("/bad").json_error(404);
+    server.reload_all();
+    assert_eq!(server.get_json("/good"), json!({"good": true}));
 }

@@ -369,3 +369,12 @@ fn reloads_of_everything_under_load_fail_no_request() {
         .start();
     let _ = check_under_load(&server, 10, "/reload/all");
 }
+
+#[test]
+fn reloads_of_two_workers_under_load_fail_no_request() {
+    let server = Setup::new()
+        .handler("Count", "return {'version': 0}")
+        .parameters("count", "workers=2")
+        .start();
+    let _ = check_under_load(&server, 10, "/reload/count");
+}

@@ -1,8 +1,10 @@
 //! How handlers run: many at once, with asyncio as its users know it, and not for ever.
 
+use std::collections::BTreeSet;
 use std::thread;
 
-use e2e::{Setup, wait_until};
+use e2e::{Reply, Server, Setup, Signal, descendants, wait_until};
+use rustix::process::{Pid, kill_process};
 use serde_json::{Value, json};
 
 const BARRIER: &str = r#"
@@ -237,4 +239,74 @@ fn only_the_methods_of_the_class_are_open() {
         assert!(allow.contains(method), "{allow}");
     }
     assert!(!allow.contains("POST"), "{allow}");
+}
+
+#[test]
+fn a_class_may_ask_for_more_time_than_there_is() {
+    let code = late_class("timeout_secs = 10 ** 12", "async def", "await asyncio.sleep(0)");
+    let server = Setup::new().plugin("late.py", &code).start();
+    assert_eq!(server.get_json("/late?wait=1"), json!({"late": false}));
+}
+
+/// A call that may take longer than the server's limit gets its time on the old version as well.
+fn check_long_call(def: &str, wait: &str) {
+    let wait = format!("self.log('entered'); {wait}");
+    let code = late_class("timeout_secs = 60", def, &wait);
+    let server =
+        Setup::new().plugin("late.py", &code).set("limits", "handler_timeout_secs", "1").start();
+    thread::scope(|scope| {
+        let call = scope.spawn(|| server.get("/late?wait=1"));
+        let _ = server.log().wait_for(&["late", "entered"]);
+        assert_eq!(server.get("/reload/late").status, 200);
+        let reply = call.join().unwrap();
+        assert_eq!((reply.status, reply.json()), (200, json!({"late": false})), "{def}");
+    });
+}
+
+#[test]
+fn a_long_async_call_survives_a_reload() {
+    check_long_call("async def", "await asyncio.sleep(3)");
+}
+
+#[test]
+fn a_long_plain_call_survives_a_reload() {
+    check_long_call("def", "time.sleep(3)");
+}
+
+/// Asks eight times at once and gives the pids of those workers that answered.
+fn pids(server: &Server) -> BTreeSet<u64> {
+    let replies: Vec<Reply> = thread::scope(|scope| {
+        let calls: Vec<_> = (0..8).map(|_| scope.spawn(|| server.get("/who"))).collect();
+        calls.into_iter().map(|call| call.join().unwrap()).collect()
+    });
+    for reply in &replies {
+        assert!(reply.status == 200 || reply.status >= 500, "{} {}", reply.status, reply.text());
+    }
+    let well = replies.iter().filter(|reply| reply.status == 200);
+    well.map(|reply| reply.json()["pid"].as_u64().unwrap()).collect()
+}
+
+#[test]
+fn two_workers_share_the_calls_and_one_that_is_killed_is_replaced() {
+    let server = Setup::new()
+        .async_handler(
+            "Who",
+            "import asyncio, os\nawait asyncio.sleep(0.02)\nreturn {'pid': os.getpid()}",
+        )
+        .parameters("who", "workers=2")
+        .start();
+    let two = || Some(pids(&server)).filter(|pids| pids.len() == 2);
+    let first = wait_until("answers of two workers", two);
+    let workers = descendants(server.process.pid());
+    let killed = *first.first().unwrap();
+    let raw = workers.into_iter().find(|pid| u64::from(*pid) == killed).expect("our own");
+    let pid = Pid::from_raw(i32::try_from(raw).unwrap()).unwrap();
+    kill_process(pid, Signal::KILL).unwrap();
+    let second =
+        wait_until("answers of two workers again", || two().filter(|pids| !pids.contains(&killed)));
+    assert_eq!(
+        first.intersection(&second).count(),
+        1,
+        "the other one goes on: {first:?} {second:?}"
+    );
 }

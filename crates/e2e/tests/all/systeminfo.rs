@@ -1,7 +1,7 @@
 //! What `/systeminfo` tells of the machine.
 
 use e2e::{Server, Setup};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const KEYS: [&str; 7] = ["net", "cpu", "uptime", "disk", "upgrades", "ram", "info"];
 
@@ -109,4 +109,40 @@ fn many_may_ask_at_once() {
             });
         }
     });
+}
+
+/// A plugin of the same name.
+fn own(version: u32) -> String {
+    format!(
+        "from plugincore.baseplugin import BasePlugin\nclass SystemInfo(BasePlugin):\n    def request_handler(self, **data):\n        return {{'own': {version}}}\n"
+    )
+}
+
+#[test]
+fn a_plugin_of_its_name_takes_its_place_and_lives_as_other_plugins_do() {
+    let server = Setup::new().file("plugins/systeminfo.py", own(1)).start();
+    assert_eq!(server.get_json("/systeminfo"), json!({"own": 1}));
+    let listed = crate::naming::names(&server);
+    assert_eq!(listed.iter().filter(|name| *name == "systeminfo").count(), 1, "{listed:?}");
+    server.write("plugins/systeminfo.py", own(2));
+    let reply = server.get("/reload/systeminfo");
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    assert_eq!(server.get_json("/systeminfo"), json!({"own": 2}));
+    server.write("plugins/systeminfo.py", own(3));
+    let said = server.get_json("/reload/all");
+    assert!(said.get("failed").is_none() && said.get("error").is_none(), "{said}");
+    assert_eq!(server.get_json("/systeminfo"), json!({"own": 3}));
+    let reply = server.get("/unload/systeminfo");
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    let _ = server.get("/systeminfo").json_error(404);
+}
+
+#[test]
+fn a_plugin_of_its_name_may_come_while_the_server_runs() {
+    let server = server();
+    assert!(server.get_json("/systeminfo").get("cpu").is_some());
+    server.write("plugins/systeminfo.py", own(1));
+    let said = server.get_json("/reload/all");
+    assert!(said.get("failed").is_none() && said.get("error").is_none(), "{said}");
+    assert_eq!(server.get_json("/systeminfo"), json!({"own": 1}));
 }
