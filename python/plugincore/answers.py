@@ -120,8 +120,8 @@ def answer_of(result: Any) -> Answer:
 
 
 def _status(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 100 <= value <= 999:
-        raise NotSerializable(f"{value!r} is no status code")
+    if not isinstance(value, int) or isinstance(value, bool) or not 200 <= value <= 599:
+        raise NotSerializable(f"{value!r} is no status code of an answer (200 to 599)")
     return int(value)
 
 
@@ -154,7 +154,11 @@ def is_aiohttp_response(result: Any) -> bool:
 
 
 def _aiohttp_response(response: Any) -> Answer:
-    body = getattr(response, "body", None)
+    if not hasattr(response, "body"):
+        # A FileResponse or a StreamResponse writes to aiohttp's own connection, and there is none.
+        kind = type(response).__name__
+        raise NotSerializable(f"an aiohttp {kind} cannot be sent; return its bytes or a generator")
+    body = response.body
     if body is not None and not isinstance(body, (bytes, bytearray)):
         body = getattr(body, "_value", body)
     if body is not None and not isinstance(body, (bytes, bytearray, memoryview)):
@@ -163,7 +167,7 @@ def _aiohttp_response(response: Any) -> Answer:
     pairs.extend(("set-cookie", morsel.OutputString()) for morsel in response.cookies.values())
     if not any(name.lower() == "content-type" for name, _ in pairs):
         pairs.append(("content-type", plain_text(response.content_type)))
-    return int(response.status), pairs, bytes(body or b"")
+    return _status(response.status), pairs, bytes(body or b"")
 
 
 def piece_of(piece: Any, events: bool) -> bytes:

@@ -11,6 +11,8 @@ import sys
 from types import CoroutineType
 
 from plugincore import answers
+from plugincore.channel import FRAME_BYTES_MAX
+from plugincore.loading import traceback_of
 from plugincore.request import Headers, Request
 from plugincore.steps import Steps
 
@@ -61,9 +63,10 @@ class Calls:
     def begin(self, call: tuple) -> None:
         """Runs one call as far as it goes without waiting."""
         call_id, slot, _, _, subpath, query, form, flat_headers, client_ip, body, kind = call
-        endpoint = self._endpoints[slot]
+        endpoint = None
         steps = self._steps
         try:
+            endpoint = self._endpoints[slot]
             if body is None:
                 data = query or {}
             else:
@@ -140,25 +143,41 @@ class Calls:
         status, head, body = answers.answer_of(result)
         if type(body) is not bytes:
             self._start_pieces(call_id, endpoint, status, head, body)
-        elif len(body) > self._reply_bytes_max:
-            raise ReplyTooLarge(len(body), self._reply_bytes_max)
-        else:
-            self._channel.send_answer(call_id, status, head, body)
-
-    def _fail(self, call_id: int, endpoint: Endpoint, error: BaseException) -> None:
-        if answers.is_aiohttp_response(error):
-            # aiohttp's way to end a handler: `raise web.HTTPNotFound()`.
-            status, head, body = answers.answer_of(error)
-            self._channel.send_answer(call_id, status, head, body)
             return
+        size = len(body)
+        if size > self._reply_bytes_max:
+            raise ReplyTooLarge(size, self._reply_bytes_max)
+        if type(head) is not str:
+            size += sum(len(name) + len(value) for name, value in head)
+        self._channel.send((call_id, status, head, body), size)
+
+    def _fail(self, call_id: int, endpoint: Optional[Endpoint], error: BaseException) -> None:
+        """Answers a call that has failed; whatever the error is, this raises none."""
+        try:
+            if endpoint is not None and answers.is_aiohttp_response(error):
+                # aiohttp's way to end a handler: `raise web.HTTPNotFound()`.
+                self._answer(call_id, endpoint, error)
+                return
+        except BaseException as problem:
+            error = problem
+        try:
+            message = self._report(endpoint, error)
+        except BaseException:
+            message = "the request failed"
+        self._channel.send((call_id, 500, answers.JSON, answers.failure(message)))
+
+    def _report(self, endpoint: Optional[Endpoint], error: BaseException) -> str:
+        """Logs ``error``; gives what the client is told of it."""
+        if endpoint is None:
+            return "the worker has no such endpoint"
         if isinstance(error, (ReplyTooLarge, answers.NotSerializable)):
             message = f"{endpoint.name}: the answer cannot be sent: {error}"
-            endpoint.log.error(message)
+            endpoint.worker_log.error(message)
         else:
             message = f"{endpoint.name}: {type(error).__name__} while handling the request"
-            endpoint.log.error(message)
-            endpoint.log.error(_traceback(error))
-        self._channel.send((call_id, 500, answers.JSON, answers.failure(message)))
+            endpoint.worker_log.error(message)
+            endpoint.worker_log.error(traceback_of(error))
+        return message
 
     def _finisher(self, call_id: int, endpoint: Endpoint) -> Callable[[Any, Any], None]:
         def finish(result: Any, error: Any) -> None:
@@ -191,9 +210,11 @@ class Calls:
             if not task.cancelled():
                 finish(*task.result())
                 return
-            if hasattr(awaitable, "close"):
-                awaitable.close()  # Cancelled before its first step: it would complain.
-            finish(None, asyncio.CancelledError())
+            try:
+                if hasattr(awaitable, "close"):
+                    awaitable.close()  # Cancelled before its first step: it would complain.
+            finally:
+                finish(None, asyncio.CancelledError())
 
         task = self._loop.create_task(run())
         task.add_done_callback(ended)
@@ -225,10 +246,12 @@ class Calls:
         try:
             try:
                 async for piece in _each(body):
-                    await credits.acquire()
                     data = answers.piece_of(piece, events)
-                    if data:
-                        self._channel.send((STREAM_PIECE, call_id, data))
+                    # An empty piece is none; a long one is several, each with its own credit.
+                    for at in range(0, len(data), FRAME_BYTES_MAX):
+                        await credits.acquire()
+                        part = data[at : at + FRAME_BYTES_MAX]
+                        self._channel.send((STREAM_PIECE, call_id, part), len(part))
             finally:
                 close = getattr(body, "aclose", None)
                 if close is not None:
@@ -243,8 +266,8 @@ class Calls:
         if error is None:
             return None
         problem = f"{type(error).__name__} while sending the answer"
-        endpoint.log.error(f"{endpoint.name}: {problem}")
-        endpoint.log.error(_traceback(error))
+        endpoint.worker_log.error(f"{endpoint.name}: {problem}")
+        endpoint.worker_log.error(traceback_of(error))
         return problem
 
 
@@ -292,10 +315,3 @@ def _json_loads() -> Callable[[bytes], Any]:
         decode = json.JSONDecoder().decode
         # Bytes are decoded here: `json.loads` would guess UTF-16 and UTF-32, which JSON has left behind.
         return lambda body: decode(str(body, "utf-8"))
-
-
-def _traceback(error: BaseException) -> str:
-    import traceback
-
-    # The first lines are the worker's own; the author wants to see those from the handler on.
-    return "".join(traceback.format_exception(type(error), error, error.__traceback__)).rstrip()

@@ -15,13 +15,18 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
     import socket
-    from typing import Any, Callable
+    from typing import Callable
 
 #: Version 2 has neither references nor short forms, so the server's reader stays small.
 _FORMAT = 2
 _READ_BYTES = 256 * 1024
-#: Answers of at least this size get a frame of their own.
+#: Messages that carry at least this much get a frame of their own.
 _LARGE_BYTES = 64 * 1024
+#: What waits leaves before it is longer than this, and a body in pieces has none that are longer: only a
+#: single answer makes a frame that is larger.
+FRAME_BYTES_MAX = 256 * 1024
+#: About what a message takes beside what it carries.
+_MESSAGE_BYTES = 64
 
 
 class Channel:
@@ -44,6 +49,7 @@ class Channel:
         self._buffer = bytearray(_READ_BYTES)
         self._filled = 0
         self._out: list[tuple] = []
+        self._out_bytes = 0
         self._backlog: deque = deque()
         self._flush_scheduled = False
         self._reading = False
@@ -68,29 +74,24 @@ class Channel:
                 pass
         self._sock.close()
 
-    def send(self, message: tuple) -> None:
-        """Sends ``message`` with whatever else this turn of the loop brings."""
+    def send(self, message: tuple, size: int = 0) -> None:
+        """Sends ``message`` with whatever else this turn of the loop brings.
+
+        ``size`` is how many bytes it carries; a large one gets a frame of its own.
+        """
+        if size >= _LARGE_BYTES:
+            self._flush()
+            self._write_frame([message])
+            return
+        size += self._out_bytes + _MESSAGE_BYTES
+        if size > FRAME_BYTES_MAX:
+            size -= self._out_bytes
+            self._flush()
+        self._out_bytes = size
         self._out.append(message)
         if not self._reading and not self._flush_scheduled:
             self._flush_scheduled = True
             self._loop.call_soon(self._flush)
-
-    def send_large(self, message: tuple) -> None:
-        """Sends ``message`` in a frame of its own."""
-        self._flush()
-        self._write_frame([message])
-
-    def send_answer(self, call_id: int, status: int, head: Any, body: bytes) -> None:
-        """Sends a whole answer."""
-        if len(body) < _LARGE_BYTES:
-            self.send((call_id, status, head, body))
-        else:
-            self.send_large((call_id, status, head, body))
-
-    @property
-    def backlog(self) -> int:
-        """How many parts wait because the server has not taken them yet."""
-        return len(self._backlog)
 
     def _readable(self) -> None:
         try:
@@ -104,14 +105,19 @@ class Channel:
             self._on_end()
             return
         self._filled += count
+        # All frames leave the buffer before the first is looked into: whatever happens to one message, none
+        # is seen twice and none is missed.
+        frames = self._take_frames()
         self._reading = True
         try:
-            self._take_frames()
+            for messages in frames:
+                self._on_messages(messages)
         finally:
             self._reading = False
             self._flush()
 
-    def _take_frames(self) -> None:
+    def _take_frames(self) -> list[list]:
+        frames = []
         view = memoryview(self._buffer)
         at = 0
         need = 4
@@ -119,10 +125,9 @@ class Channel:
             need = 4 + int.from_bytes(view[at : at + 4], "little")
             if self._filled - at < need:
                 break
-            messages = marshal.loads(view[at + 4 : at + need])
+            frames.append(marshal.loads(view[at + 4 : at + need]))
             at += need
             need = 4
-            self._on_messages(messages)
         rest = self._filled - at
         if need > len(view) or (len(view) > _READ_BYTES and need <= _READ_BYTES and rest == 0):
             # Room for one large frame, and back to the ordinary size after it.
@@ -132,11 +137,12 @@ class Channel:
         elif at and rest:
             self._buffer[:rest] = bytes(view[at : self._filled])
         self._filled = rest
+        return frames
 
     def _flush(self) -> None:
         self._flush_scheduled = False
         if self._out:
-            messages, self._out = self._out, []
+            messages, self._out, self._out_bytes = self._out, [], 0
             self._write_frame(messages)
 
     def _write_frame(self, messages: list[tuple]) -> None:

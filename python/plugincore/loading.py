@@ -28,7 +28,9 @@ _INITIALIZE_NAMES = ("initialize", "initilaize")
 class Endpoint:
     """One plugin that can be called."""
 
-    __slots__ = ("name", "plugin", "handler", "receiver", "log", "methods", "timeout_secs")
+    __slots__ = (
+        "name", "plugin", "handler", "receiver", "log", "worker_log", "methods", "timeout_secs",
+    )
 
     def __init__(self, name: str, plugin: Any, handler: Callable[..., Any], receiver: str) -> None:
         self.name = name
@@ -36,7 +38,9 @@ class Endpoint:
         self.handler = handler
         #: What the handler calls its instance: a variable of that name cannot be passed.
         self.receiver = receiver
-        self.log = getattr(plugin, "log", None) or LogJam(name=name)
+        #: What the worker itself says of this plugin, which may set its own to anything.
+        self.worker_log = LogJam(name=name)
+        self.log = getattr(plugin, "log", None) or self.worker_log
         # A single method may be written as a plain string.
         methods = (plugin.methods,) if isinstance(plugin.methods, str) else plugin.methods
         self.methods = [str(method).upper() for method in methods]
@@ -57,9 +61,14 @@ class Broken(Exception):
 
 
 def _time_limit(given: Any) -> Optional[float]:
-    if given is None or isinstance(given, (int, float)) and 0 < given < float("inf"):
-        return given
-    raise Broken(f"timeout_secs is {given!r}, expected a number of seconds above 0")
+    if given is None:
+        return None
+    # True is a number for Python and a mistake here; no float holds an integer beyond `max`.
+    if not isinstance(given, bool) and isinstance(given, (int, float)):
+        if 0 < given <= sys.float_info.max:
+            return float(given)
+    shown = "a very large number" if isinstance(given, int) and given > 1 << 64 else repr(given)
+    raise Broken(f"timeout_secs is {shown}, expected a finite number of seconds above 0")
 
 
 async def load(
@@ -79,15 +88,26 @@ async def load(
 
 def report(error: BaseException, where: str) -> dict[str, str]:
     """What went wrong, for the log (with traceback) and for the client (without)."""
-    import traceback
-
+    try:
+        words = str(error)
+    except BaseException:
+        words = "(an error that cannot be described)"
     return {
         "class": where,
-        "error": f"{type(error).__name__}: {error}",
-        "traceback": "".join(
-            traceback.format_exception(type(error), error, error.__traceback__)
-        ).rstrip(),
+        "error": f"{type(error).__name__}: {words}",
+        "traceback": traceback_of(error),
     }
+
+
+def traceback_of(error: BaseException) -> str:
+    """The lines that Python prints for ``error``; a class of the plugin's that fails at it ends nothing."""
+    import traceback
+
+    try:
+        lines = traceback.format_exception(type(error), error, error.__traceback__)
+    except BaseException as problem:
+        lines = [f"{type(error).__name__} (no traceback: {type(problem).__name__})"]
+    return "".join(lines).rstrip()
 
 
 def _import(path: str) -> ModuleType:

@@ -77,5 +77,5 @@ class LogJam:
         try:
             sys.stderr.write(lines)
             sys.stderr.flush()
-        except (AttributeError, OSError, ValueError):
+        except Exception:
             pass  # The plugin has closed or replaced it: a lost line is no reason to fail a call.

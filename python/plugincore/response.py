@@ -12,6 +12,7 @@ class Response:
 
     ``body`` is what a handler may return without this class as well: a dict, list, str, bytes or an
     (async) generator of pieces. ``headers`` is a mapping or pairs (repeated names are kept).
+    ``content_type`` wins over one among the headers.
     ``cookies`` maps a name to its value, or to a dict with ``value`` and attributes
     (``path``, ``max_age``, ``secure``, ``httponly``, ``samesite``, …).
     """
@@ -40,6 +41,7 @@ class Response:
         """All headers, the cookies among them."""
         pairs = [(plain_text(name), plain_text(value)) for name, value in self.headers]
         if self.content_type is not None:
+            pairs = [pair for pair in pairs if pair[0].lower() != "content-type"]
             pairs.append(("content-type", plain_text(self.content_type)))
         if self.cookies:
             pairs.extend(("set-cookie", line) for line in _cookie_lines(self.cookies))

@@ -14,8 +14,8 @@ import socket
 import sys
 from types import SimpleNamespace
 
+from plugincore import answers, loading, logjam
 from plugincore import calls as kinds
-from plugincore import loading, logjam
 from plugincore.calls import Calls
 from plugincore.channel import Channel
 
@@ -32,6 +32,7 @@ class Worker:
 
     def __init__(self, channel_socket: socket.socket) -> None:
         self._loop = asyncio.get_running_loop()
+        self._log = logjam.LogJam(name="worker")
         self._socket = channel_socket
         self._channel = Channel(
             channel_socket, self._loop, self._take, self._server_is_gone, kinds.unsendable
@@ -54,10 +55,20 @@ class Worker:
 
     def _take(self, messages: list) -> None:
         for message in messages:
-            if message[0] >= 0:
-                self._calls.begin(message)
-            else:
-                self._control(message)
+            try:
+                if message[0] >= 0:
+                    self._calls.begin(message)
+                else:
+                    self._control(message)
+            except BaseException as error:
+                # It must not take the messages after it along.
+                self._not_taken(message, error)
+
+    def _not_taken(self, message: tuple, error: BaseException) -> None:
+        self._log.error(loading.traceback_of(error))
+        if message[0] >= 0:
+            body = answers.failure("the worker could not take the request")
+            self._channel.send((message[0], 500, answers.JSON, body))
 
     def _control(self, message: tuple) -> None:
         kind = message[0]
@@ -112,7 +123,7 @@ class Worker:
                 if hasattr(outcome, "__await__"):
                     await outcome
             except BaseException as error:
-                endpoint.log.error(loading.report(error, endpoint.name)["traceback"])
+                endpoint.worker_log.error(loading.traceback_of(error))
 
 
 def _end_with_the_server(channel_socket: socket.socket, stop_secs: float) -> None:
@@ -139,10 +150,16 @@ def _end_with_the_server(channel_socket: socket.socket, stop_secs: float) -> Non
 
 def _limit_memory(bytes_max: int) -> None:
     if bytes_max:
-        import resource
+        try:
+            import resource
 
-        # Data, not address space: libraries map far more than they ever use.
-        resource.setrlimit(resource.RLIMIT_DATA, (bytes_max, bytes_max))
+            # Data, not address space: libraries map far more than they ever use.
+            _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+            limit = bytes_max if hard == resource.RLIM_INFINITY else min(bytes_max, hard)
+            resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+        except Exception as error:
+            log = logjam.LogJam(name="worker")
+            log.warning(f"the memory of the worker is not limited: {type(error).__name__}: {error}")
 
 
 def _make_importable(directory: str) -> None:
@@ -161,6 +178,8 @@ def _take_socket() -> socket.socket:
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
+    # A child that a plugin forks would keep the link open after this process has died.
+    os.register_at_fork(after_in_child=sock.close)
     return sock
 
 

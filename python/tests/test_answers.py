@@ -106,18 +106,21 @@ class ResponseTest(unittest.TestCase):
         for response in (
             Response(body="x", content_type="text/plain"),
             Response(body="x", headers={"Content-Type": "text/plain"}),
+            Response(body="x", headers={"Content-Type": "a/b"}, content_type="text/plain"),
         ):
             _, pairs, _ = answers.answer_of(response)
             kinds = [value for name, value in pairs if name.lower() == "content-type"]
             self.assertEqual(kinds, ["text/plain"])
 
     def test_a_status_that_is_none_is_refused(self):
-        for status in (0, 1000, "200", None):
+        for status in (0, 199, 600, 1000, "200", None):
             with self.assertRaises(answers.NotSerializable):
                 answers.answer_of(Response(status))
-        for status in (0, 1000, True):
+        for status in (0, 100, 101, 199, 600, 1000, True):
             with self.assertRaises(answers.NotSerializable):
                 answers.answer_of((status, "body"))
+        for status in (200, 599):
+            self.assertEqual(answers.answer_of((status, "body"))[0], status)
 
     def test_text_of_any_kind_becomes_plain_text(self):
         class Kind(str, Enum):
@@ -141,16 +144,22 @@ class AiohttpTest(unittest.TestCase):
 
         class StreamResponse:
             status = 404
-            body = b"gone"
             content_type = "text/plain"
             cookies = {}
             headers = {Name("X-A"): Name("b"), Name("Content-Type"): "text/plain; charset=utf-8"}
 
+        class Response(StreamResponse):
+            body = b"gone"
+
+        class FileResponse(StreamResponse):
+            _path = "file"
+
         web = types.ModuleType("aiohttp.web")
         web.StreamResponse = StreamResponse
+        self.bodiless = (StreamResponse(), FileResponse())
         before = sys.modules.get("aiohttp.web")
         sys.modules["aiohttp.web"] = web
-        self.response = StreamResponse()
+        self.response = Response()
 
         def restore():
             if before is None:
@@ -164,6 +173,18 @@ class AiohttpTest(unittest.TestCase):
         pairs = [("X-A", "b"), ("Content-Type", "text/plain; charset=utf-8")]
         check(self, self.response, 404, pairs, b"gone")
         check(self, (200, self.response), 404, pairs, b"gone")
+        self.response.body = None
+        check(self, self.response, 404, pairs, b"")
+
+    def test_one_that_writes_its_body_itself_is_refused_in_words(self):
+        for response in self.bodiless:
+            with self.assertRaisesRegex(answers.NotSerializable, "Response cannot be sent; return"):
+                answers.answer_of(response)
+
+    def test_its_status_is_checked_as_well(self):
+        self.response.status = 101
+        with self.assertRaises(answers.NotSerializable):
+            answers.answer_of(self.response)
 
 
 class PiecesTest(unittest.TestCase):

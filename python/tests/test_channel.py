@@ -92,10 +92,37 @@ class ChannelTest(unittest.IsolatedAsyncioTestCase):
             self.channel.send((number,))
         self.assertEqual(await self.read(1), [[(0,), (1,), (2,)]])
         self.channel.send((4,))
-        self.channel.send_answer(5, 200, "a/b", b"x" * 100_000)
+        self.channel.send((5, b"x" * 100_000), 100_000)
         self.channel.send((6,))
         frames = await self.read(3)
         self.assertEqual([message[0] for messages in frames for message in messages], [4, 5, 6])
+
+    async def test_many_answers_leave_in_frames_of_a_bounded_length(self):
+        answers = [(number, b"x" * 60_000) for number in range(20)]
+        for answer in answers:
+            self.channel.send(answer, len(answer[1]))
+        frames = await self.read(5)
+        self.assertEqual([message for messages in frames for message in messages], answers)
+        self.assertEqual([len(messages) for messages in frames], [4] * 5)
+
+    async def test_messages_without_a_body_count_as_well(self):
+        for number in range(10_000):
+            self.channel.send((number,))
+        frames = await self.read(3)
+        self.assertEqual(sum(map(len, frames)), 10_000)
+
+    async def test_what_goes_wrong_with_one_frame_is_not_repeated(self):
+        def fail(messages):
+            self.take(messages)
+            raise ValueError("no")
+
+        self.channel._on_messages = fail
+        self.loop.set_exception_handler(lambda loop, context: None)
+        self.server.send(frame([(1,)]))
+        await self.arrived(1)
+        self.channel._on_messages = self.take
+        self.server.send(frame([(2,)]))
+        self.assertEqual(await self.arrived(2), [[(1,)], [(2,)]])
 
     async def test_a_message_without_a_form_does_not_take_others_with_it(self):
         for message in ((1,), (2, object()), (3,)):
@@ -105,12 +132,11 @@ class ChannelTest(unittest.IsolatedAsyncioTestCase):
     async def test_a_server_that_reads_slowly_gets_everything(self):
         answers = [(number, 200, "a/b", bytes([number]) * 300_000) for number in range(10)]
         for answer in answers:
-            self.channel.send_answer(*answer)
-        self.assertGreater(self.channel.backlog, 0)
+            self.channel.send(answer, len(answer[3]))
+        self.assertTrue(self.channel._backlog, "the socket does not take everything at once")
         self.channel.send((99,))
         frames = await self.read(11)
         self.assertEqual([message for messages in frames for message in messages], [*answers, (99,)])
-        self.assertEqual(self.channel.backlog, 0)
 
     async def test_the_end_of_the_server_is_told_once(self):
         self.server.close()

@@ -166,8 +166,25 @@ class LoadingTest(unittest.TestCase):
         class A(Base): timeout_secs = "5"
         class B(Base): timeout_secs = float("inf")
         class C(Base): timeout_secs = 0
+        class D(Base): timeout_secs = True
+        class E(Base): timeout_secs = float("nan")
+        class F(Base): timeout_secs = -1
+        class G(Base): timeout_secs = 10 ** 5000
+        class H(Base): timeout_secs = [5]
         """
-        self.check(code, ["base"], ["A Broken: timeout_secs", "B Broken", "C Broken"])
+        self.check(code, ["base"], [f"{name} Broken: timeout_secs is" for name in "ABCDEFGH"])
+
+    def test_the_worker_has_a_log_of_its_own(self):
+        code = """
+        class A(BasePlugin):
+            def __init__(self, **kwargs):
+                super().__init__(**kwargs)
+                self.log = print
+            def request_handler(self, **data): pass
+        """
+        endpoint = self.check(code, ["a"])[0]
+        self.assertIs(endpoint.log, print)
+        self.assertEqual(endpoint.worker_log.name, "a")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import json
 import marshal
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -98,11 +99,11 @@ class Server:
         return output
 
 
-def call(call_id, body=None, kind=0, headers=(), form=None, subpath=None, **variables):
+def call(call_id, body=None, kind=0, headers=(), form=None, subpath=None, slot=0, **variables):
     """A call as the server writes it."""
     query = variables or None
     return (
-        call_id, 0, "GET", "/sample", subpath, query, form, headers, "192.0.2.1", body, kind,
+        call_id, slot, "GET", "/sample", subpath, query, form, headers, "192.0.2.1", body, kind,
     )
 
 
@@ -195,6 +196,89 @@ class CallsTest(unittest.TestCase):
         self.assertEqual(server.ask()[0], 500)
         self.assertEqual(server.ask()[0], 500)
         server.is_alive(self)
+
+    def test_a_message_that_makes_no_sense_fails_alone(self):
+        server = Server(self, """
+            class A(BasePlugin):
+                count = 0
+                def request_handler(self, **data):
+                    self.count += 1
+                    return 200, str(self.count)
+        """)
+        server.send(call(1), call(2, slot=7), (3,), (calls.CREDIT,), call(4, "no bytes"), call(5))
+        answers = [server.receive() for _ in range(5)]
+        self.assertEqual([(a[0], a[1]) for a in answers], [(1, 200), (2, 500), (3, 500), (4, 200), (5, 200)])
+        self.assertEqual([answers[0][3], answers[4][3]], [b"1", b"3"])
+        server.is_alive(self)
+
+    def test_a_plugins_own_log_is_its_own_affair(self):
+        server = Server(self, """
+            class A(BasePlugin):
+                def __init__(self, **kwargs):
+                    super().__init__(**kwargs)
+                    self.log = "not a log"
+                async def request_handler(self, late="", **data):
+                    if late: await asyncio.sleep(0)
+                    if late == "pieces": return self.pieces()
+                    if data["log"] == "not a log": raise ValueError("it is mine")
+                async def pieces(self):
+                    yield "a"
+                    raise ValueError("it is mine, too")
+                def terminate_plugin(self): raise ValueError("to the end")
+        """)
+        for late in ("", "yes"):
+            server.send(call(1, late=late), (calls.PING,))
+            self.assertEqual(sorted(server.receive()[:2] for _ in range(2)), [(-1,), (1, 500)])
+        server.send(call(1, late="pieces"))
+        self.assertEqual([server.receive()[0] for _ in range(2)], [calls.STREAM_HEAD, calls.STREAM_PIECE])
+        self.assertEqual(server.receive()[0], calls.STREAM_END)
+        output = server.stop(self)
+        for words in ("ValueError: it is mine", "ValueError: it is mine, too", "ValueError: to the end"):
+            self.assertIn(f"<3|a>{words}\n", output)
+
+    def test_an_error_that_cannot_be_described_fails_its_call_alone(self):
+        server = Server(self, """
+            class Odd(Exception):
+                def __str__(self): raise SystemExit(3)
+                __cause__ = property(lambda self: 1 / 0)
+            class A(BasePlugin):
+                async def request_handler(self, how="", **data):
+                    if how == "late": await asyncio.sleep(0)
+                    if how == "pieces": return self.pieces()
+                    if how: raise Odd
+                    return 200, "fine"
+                async def pieces(self):
+                    yield "a"
+                    raise Odd
+                def terminate_plugin(self): raise Odd
+            class B(BasePlugin):
+                def __init__(self, **kwargs): raise Odd
+        """)
+        self.assertIn("Odd: (an error that", server.hello["failures"][0]["error"])
+        for how in ("now", "late"):
+            self.assertEqual(server.ask(how=how)[0], 500)
+        server.send(call(1, how="pieces"))
+        kinds = [server.receive()[0] for _ in range(3)]
+        self.assertEqual(kinds, [calls.STREAM_HEAD, calls.STREAM_PIECE, calls.STREAM_END])
+        self.assertEqual(server.ask(), (200, b"fine"))
+        self.assertIn("Odd (no traceback", server.stop(self))
+
+    def test_a_context_variable_that_cannot_be_compared_harms_nobody(self):
+        server = Server(self, """
+            import contextvars
+            class Odd:
+                def __eq__(self, other): raise ValueError("ambiguous")
+            var = contextvars.ContextVar("var")
+            class A(BasePlugin):
+                def initialize(self, **kwargs): self.first = Odd(); var.set(self.first)
+                def request_handler(self, **data):
+                    fresh = var.get() is self.first
+                    var.set(Odd())
+                    return 200, str(fresh)
+        """)
+        for _ in range(2):
+            self.assertEqual(server.ask(), (200, b"True"))
+            server.is_alive(self)
 
     def test_what_can_be_awaited_is_awaited(self):
         server = Server(self, """
@@ -295,6 +379,22 @@ class StreamsTest(unittest.TestCase):
         server.send((calls.CREDIT, 9, 1000))
         self.assertEqual(len(self.pieces(server, 9)[0]), 100 - 18)
 
+    def test_a_long_piece_is_several_and_an_empty_one_is_none(self):
+        server = Server(self, """
+            class A(BasePlugin):
+                async def request_handler(self, **data): return 200, self.pieces()
+                async def pieces(self):
+                    for _ in range(100): yield b""
+                    yield b"x" * (1 << 24)
+        """)
+        self.begin(server)
+        size = 1 << 18
+        for _ in range(calls.PIECES_AHEAD):
+            self.assertEqual(server.receive(), (calls.STREAM_PIECE, 9, b"x" * size))
+        server.is_alive(self)
+        server.send((calls.CREDIT, 9, 100))
+        self.assertEqual(self.pieces(server, 9), ([b"x" * size] * (64 - calls.PIECES_AHEAD), None))
+
     def test_an_error_breaks_it_off(self):
         server = Server(self, STREAM)
         self.begin(server, how="raise")
@@ -319,6 +419,7 @@ class StreamsTest(unittest.TestCase):
         self.assertEqual(server.receive()[:2], (calls.STREAM_END, 9))
         server.stop(self)
 
+    @unittest.skipUnless(calls._EAGER, "the call itself has not begun by then")
     def test_a_stream_cancelled_before_its_first_piece_leaves_nothing_behind(self):
         server = Server(self, STREAM)
         server.send(call(9), (calls.CANCEL, 9))
@@ -366,6 +467,46 @@ class EndTest(unittest.TestCase):
         server.send(call(1))
         server.socket.close()
         self.assertEqual(server.process.wait(10), 1)
+
+    def test_a_forked_child_does_not_hold_the_link(self):
+        server = Server(self, """
+            import signal
+            class A(BasePlugin):
+                def request_handler(self, **data):
+                    child = os.fork()
+                    if not child:
+                        signal.pause()
+                    return 200, str(child)
+        """)
+        status, child = server.ask()
+        self.addCleanup(os.kill, int(child), signal.SIGKILL)
+        server.process.kill()
+        with self.assertRaises(EOFError):
+            server.receive()
+
+    def test_a_memory_limit_stays_within_that_of_the_system(self):
+        self.check_memory_limit(3 << 30, "", 2 << 30, "")
+        self.check_memory_limit(1 << 30, "", 1 << 30, "")
+
+    def test_a_memory_limit_that_cannot_be_set_is_a_warning(self):
+        warning = "<4|worker>the memory of the worker is not limited: TypeError"
+        self.check_memory_limit(1 << 30, "resource.setrlimit = None", 2 << 30, warning)
+
+    def check_memory_limit(self, wanted, change, found, words):
+        code = f"""
+            import resource
+            from plugincore.worker import _limit_memory
+            resource.setrlimit(resource.RLIMIT_DATA, (2 << 30, 2 << 30))
+            {change}
+            _limit_memory({wanted})
+            print(resource.getrlimit(resource.RLIMIT_DATA)[0])
+        """
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(code)],
+            env={**os.environ, "PYTHONPATH": PACKAGE}, capture_output=True, text=True, timeout=60,
+        )
+        self.assertEqual(done.stdout.strip(), str(found), done.stderr)
+        self.assertIn(words, done.stderr)
 
     def test_background_tasks_run_between_calls(self):
         server = Server(self, """
