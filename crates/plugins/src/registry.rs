@@ -144,9 +144,13 @@ impl Registry {
         for (source, started) in started {
             let before = old.iter().position(|unit| unit.source == source).map(|at| old.remove(at));
             let started = started.map_err(|error| error.to_string()).and_then(|unit| {
-                match unit.as_ref().and_then(|unit| unit.worse_than(before.as_ref())) {
-                    Some(why) if before.is_some() => Err(why),
-                    _ => Ok(unit),
+                let unfit = |unit: &Unit| {
+                    unit.worse_than(before.as_ref()).or_else(|| changing.name_problem(unit))
+                };
+                // A file that is new is taken as it is: what can be used of it serves.
+                match unit.as_ref().filter(|_| before.is_some()).and_then(unfit) {
+                    Some(why) => Err(why),
+                    None => Ok(unit),
                 }
             });
             match started {
