@@ -54,16 +54,20 @@ pub enum PluginCommand {
         #[arg(long, value_name = "DIRECTORY")]
         directory: Option<PathBuf>,
     },
+    /// Print the directory that holds the Python package `plugincore`, for PYTHONPATH
+    Path,
 }
 
 /// Does what `args` say and prints the result to `out`. `connect` gives the server that is meant (see
-/// [`ConnectionOptions::resolve`]); it is not asked by commands that need none.
+/// [`ConnectionOptions::resolve`]), `package` the directory that holds `plugincore`; each is asked only
+/// by commands that need it.
 ///
 /// # Errors
 /// When the server cannot be asked or says no, or a file cannot be written. Nothing is printed then.
 pub fn run(
     args: &PluginArgs,
     connect: impl FnOnce(&ConnectionOptions) -> Result<Connection, CliError>,
+    package: impl FnOnce() -> Result<PathBuf, CliError>,
     out: &mut dyn Write,
 ) -> Result<(), CliError> {
     let client = || connect(&args.connection)?.client();
@@ -78,7 +82,11 @@ pub fn run(
         PluginCommand::Unload { name } => answered("unloaded", name, client()?.unload(name)?),
         PluginCommand::New { name, directory } => {
             let written = scaffold::write(name, directory.as_deref().unwrap_or(Path::new(".")))?;
-            Said { text: written.to_string(), json: written.json() }
+            Said { text: written.hints(&called_as()), json: written.json() }
+        }
+        PluginCommand::Path => {
+            let path = package()?;
+            Said { text: path.display().to_string(), json: json!({ "path": path }) }
         }
     };
     if args.json {
@@ -88,6 +96,12 @@ pub fn run(
     }
     out.flush()?;
     Ok(())
+}
+
+/// The program as it was called, so that commands we print can be run where we were.
+fn called_as() -> String {
+    let called = std::env::args_os().next().and_then(|name| name.into_string().ok());
+    called.unwrap_or_else(|| "gatehouse".to_owned())
 }
 
 /// One result, for people and for programs.
@@ -118,10 +132,11 @@ fn answered(done: &str, name: &str, answer: Value) -> Said {
 mod tests {
     use std::io::{BufRead, BufReader, Write};
     use std::net::TcpListener;
+    use std::path::PathBuf;
 
     use clap::Parser;
 
-    use super::{CliError, Connection, PluginArgs, PluginCommand, run};
+    use super::{CliError, Connection, ConnectionOptions, PluginArgs, PluginCommand, run};
 
     #[derive(Parser)]
     struct Program {
@@ -147,9 +162,17 @@ mod tests {
         });
         let connection = Connection { url, key: None, ca_file: None };
         let mut out = Vec::new();
-        run(&parse(line).unwrap(), |_| Ok(connection), &mut out).unwrap();
+        run(&parse(line).unwrap(), |_| Ok(connection), no_package, &mut out).unwrap();
         server.join().unwrap();
         assert_eq!(String::from_utf8(out).unwrap(), printed);
+    }
+
+    fn no_package() -> Result<PathBuf, CliError> {
+        Err(CliError::Refused("asked for the package".to_owned()))
+    }
+
+    fn nobody(_: &ConnectionOptions) -> Result<Connection, CliError> {
+        Err(CliError::Refused("asked for a server".to_owned()))
     }
 
     #[test]
@@ -187,9 +210,18 @@ mod tests {
         let command =
             PluginCommand::New { name: "hello".into(), directory: Some(directory.path().into()) };
         let args = PluginArgs { command, ..parse("x list").unwrap() };
-        let nobody = |_: &_| Err(CliError::Refused("asked for a server".to_owned()));
         let mut out = Vec::new();
-        run(&args, nobody, &mut out).unwrap();
+        run(&args, nobody, no_package, &mut out).unwrap();
         assert!(String::from_utf8(out).unwrap().contains("hello.py"));
+    }
+
+    #[test]
+    fn the_package_is_where_its_keeper_says() {
+        for (line, printed) in [("x path", "/a/b\n"), ("x path --json", "{\"path\":\"/a/b\"}\n")] {
+            let mut out = Vec::new();
+            run(&parse(line).unwrap(), nobody, || Ok("/a/b".into()), &mut out).unwrap();
+            assert_eq!(String::from_utf8(out).unwrap(), printed);
+        }
+        assert!(run(&parse("x path").unwrap(), nobody, no_package, &mut Vec::new()).is_err());
     }
 }

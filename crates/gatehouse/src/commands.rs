@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use cli::CliError;
 use cli::connection::{Connection, ConnectionOptions, KEY_VARIABLE};
 use cli::plugin::PluginCommand;
+use plugins::python::package::Package;
 use server::config::{self, Config, Overrides};
 use server::site::Origin;
 use server::startup;
@@ -122,8 +123,16 @@ fn plugin(mut arguments: PluginWithFile) -> ExitCode {
         let key = std::env::var(KEY_VARIABLE).ok();
         options.resolve(key, || configured(arguments.ini_file.clone()))
     };
-    let result = cli::plugin::run(&arguments.plugin, connect, &mut io::stdout());
+    let result = cli::plugin::run(&arguments.plugin, connect, package, &mut io::stdout());
     cli::end(result, arguments.plugin.json, &mut io::stderr())
+}
+
+/// The directory that holds `plugincore`: the same that workers of this program import it from.
+fn package() -> Result<PathBuf, CliError> {
+    let refused = |error| CliError::Refused(format!("no place for the Python package: {error}"));
+    let mut path = Package::install().map_err(refused)?.program().to_owned();
+    path.pop();
+    Ok(path)
 }
 
 /// The server that the configuration file describes; without a file, the embedded configuration's.

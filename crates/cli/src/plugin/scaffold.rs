@@ -3,7 +3,6 @@
 //! Invariant: no file that exists is changed, and a name that the server would not serve is refused
 //! before anything is written.
 
-use std::fmt;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -67,21 +66,31 @@ impl Written {
     pub(super) fn json(&self) -> Value {
         json!({ "name": self.name, "plugin": self.plugin, "test": self.test })
     }
-}
 
-impl fmt::Display for Written {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// What was written, and commands that go on from here: they work as they are, in the directory
+    /// where the program was called as `program`.
+    pub(super) fn hints(&self, program: &str) -> String {
         let Self { name, plugin, test } = self;
-        let tests = test.parent().unwrap_or(test).display();
-        write!(
-            f,
+        let tests = shell_word(&test.parent().unwrap_or(test).display().to_string());
+        let program = shell_word(program);
+        format!(
             "wrote {} and {}\n\n\
-             test it:   python3 -m unittest discover -s {tests}   (plugincore on PYTHONPATH)\n\
-             serve it:  gatehouse plugin load {name}   (or start the server)\n\
+             test it:   PYTHONPATH=\"$({program} plugin path)\" python3 -m unittest discover -s {tests}\n\
+             serve it:  {program} plugin load {name}   (or start the server)\n\
              call it:   GET /{name}?name=Ada",
             plugin.display(),
             test.display(),
         )
+    }
+}
+
+/// `text` as one word of a shell.
+fn shell_word(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%,".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
     }
 }
 
@@ -204,7 +213,7 @@ if __name__ == "__main__":
 
 #[cfg(test)]
 mod tests {
-    use super::{check_name, class_name, plugin_text, write};
+    use super::{check_name, class_name, plugin_text, shell_word, write};
 
     #[track_caller]
     fn check(name: &str, complaint: Option<&str>) {
@@ -246,6 +255,22 @@ mod tests {
         let test = std::fs::read_to_string(&written.test).unwrap();
         assert!(plugin.contains("class Hello(BasePlugin):"), "{plugin}");
         assert!(test.contains("from hello import Hello"), "{test}");
+    }
+
+    #[test]
+    fn the_printed_commands_take_any_path() {
+        assert_eq!(shell_word("target/release/gatehouse"), "target/release/gatehouse");
+        assert_eq!(shell_word("a b"), "'a b'");
+        assert_eq!(shell_word("it's $HOME"), r"'it'\''s $HOME'");
+        let directory = tempfile::tempdir().unwrap();
+        let spaced = directory.path().join("my plugins");
+        std::fs::create_dir(&spaced).unwrap();
+        let hints = write("hello", &spaced).unwrap().hints("./gatehouse");
+        let command = format!(
+            "PYTHONPATH=\"$(./gatehouse plugin path)\" python3 -m unittest discover -s '{}/tests'\n",
+            spaced.display()
+        );
+        assert!(hints.contains(&command), "{hints}");
     }
 
     #[test]

@@ -50,11 +50,12 @@ pub(super) struct Expansion<'a> {
     node: Node,
     needs: Vec<Node>,
     notes: Vec<String>,
+    unset: Vec<String>,
 }
 
 impl<'a> Expansion<'a> {
     pub(super) fn new(resolver: &'a Resolver<'a>, node: Node) -> Self {
-        Self { resolver, node, needs: Vec::new(), notes: Vec::new() }
+        Self { resolver, node, needs: Vec::new(), notes: Vec::new(), unset: Vec::new() }
     }
 
     /// The outcome, once all parts were looked at.
@@ -65,7 +66,7 @@ impl<'a> Expansion<'a> {
         }
         let value = value?;
         fits(weight(&value))?;
-        Ok(Resolved { value, notes: self.notes })
+        Ok(Resolved { value, notes: self.notes, unset: self.unset })
     }
 
     /// A value as it stands in the file; `typed`: prefixes convert.
@@ -214,21 +215,39 @@ impl<'a> Expansion<'a> {
     /// What `${name}` stands for, and whether it comes from the environment.
     fn reference(&mut self, name: &[Piece]) -> Result<(Value, bool), Trouble> {
         let needed_before = self.needs.len();
+        // A name that is put together from other values may hold what must not be shown.
+        let is_plain = matches!(name, [Piece::Text(_)]);
         let name = self.join(name)?;
         if self.needs.len() > needed_before {
             return Ok((Value::Null, false));
         }
         if let Some(variable) = name.strip_prefix("ENV:") {
             let value = (self.resolver.environment)(variable.trim()).unwrap_or_default();
+            if value.is_empty() && is_plain {
+                self.miss(&[format!("`${{ENV:{}}}`", variable.trim())]);
+            }
             return Ok((Value::String(value), true));
         }
         let node = self.target(&name).map_err(Trouble::Because)?;
         match self.resolver.known(node) {
-            Some(Some(resolved)) => Ok((resolved.value.clone(), false)),
+            Some(Some(resolved)) => {
+                self.miss(&resolved.unset);
+                Ok((resolved.value.clone(), false))
+            }
             Some(None) => Err(Trouble::Elsewhere),
             None => {
                 self.needs.push(node);
                 Ok((Value::Null, false))
+            }
+        }
+    }
+
+    /// Remembers variables that hold nothing, each once and not too many.
+    fn miss(&mut self, names: &[String]) {
+        const KEPT_MAX: usize = 8;
+        for name in names {
+            if self.unset.len() < KEPT_MAX && !self.unset.contains(name) {
+                self.unset.push(name.clone());
             }
         }
     }

@@ -9,12 +9,14 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use percent_encoding::percent_decode_str;
+use plugins::parameters::WORKERS_MAX;
 use serde_json::{Map, Value};
 
-use super::expansion::{Expansion, Trouble};
+use super::expansion::{Expansion, Trouble, plain_text};
 use super::raw::Raw;
 use super::source::{Node, Written};
 use super::template::{self, Piece};
+use super::value::Resolved;
 
 /// The longest JSON file of parameters.
 const JSON_BYTES_MAX: u64 = 1 << 20;
@@ -37,10 +39,16 @@ pub(super) fn read(
         if raw.resolver.value(node).is_none() {
             continue;
         }
-        let mut list = List { raw, node, directories, found: Map::new(), files: Vec::new() };
+        let (found, files, blanks) = (Map::new(), Vec::new(), BTreeMap::new());
+        let mut list = List { raw, node, directories, found, files, blanks };
         match list.collect() {
             Ok(parameters) => {
-                if let Some(doubt) = authentication_doubt(&parameters, has_global_key) {
+                let excuse = list.blanks.remove("apikey").unwrap_or_default();
+                let doubts = [
+                    authentication_doubt(&parameters, has_global_key, &excuse),
+                    workers_doubt(&parameters),
+                ];
+                for doubt in doubts.into_iter().flatten() {
                     raw.warnings.push(raw.resolver.problem(node, doubt));
                 }
                 all.insert(document.entry(node).key.clone(), parameters);
@@ -61,6 +69,8 @@ struct List<'a, 'r> {
     directories: &'a [PathBuf],
     found: Parameters,
     files: Vec<String>,
+    /// Parameters without a value, and why.
+    blanks: BTreeMap<String, String>,
 }
 
 impl List<'_, '_> {
@@ -72,12 +82,16 @@ impl List<'_, '_> {
                 self.query(&pieces, true)?;
             }
             Written::Tree(_) => {
-                let resolved = resolver.value(self.node).map(|resolved| &resolved.value);
-                let Some(Value::Object(members)) = resolved else {
+                let resolved = resolver.value(self.node);
+                let Some((Value::Object(members), excuse)) =
+                    resolved.map(|resolved| (&resolved.value, resolved.excuse()))
+                else {
                     let message = "expected a query string or a table";
                     return Err(Trouble::Because(message.to_owned()));
                 };
                 self.found.clone_from(members);
+                let blanks = members.iter().filter(|(_, value)| value.as_str() == Some(""));
+                self.blanks = blanks.map(|(name, _)| (name.clone(), excuse.clone())).collect();
             }
         }
         self.files.extend(self.found.get("json").and_then(Value::as_str).map(str::to_owned));
@@ -120,8 +134,8 @@ impl List<'_, '_> {
         if name.is_empty() {
             return Err(Trouble::Because("a parameter needs a name before its `=`".to_owned()));
         }
-        let value =
-            self.expand(|expansion| expansion.typed(&decoded(value), 0)).map_err(|trouble| {
+        let resolved =
+            self.resolve(|expansion| expansion.typed(&decoded(value), 0)).map_err(|trouble| {
                 match trouble {
                     Trouble::Because(message) => {
                         Trouble::Because(format!("parameter `{name}`: {message}"))
@@ -130,8 +144,10 @@ impl List<'_, '_> {
                 }
             })?;
         // As in a query string: a blank value is no value, and the first of several counts.
-        if value.as_str() != Some("") {
-            self.found.entry(name).or_insert(value);
+        if resolved.value.as_str() == Some("") {
+            self.blanks.entry(name).or_insert_with(|| resolved.excuse());
+        } else {
+            self.found.entry(name).or_insert(resolved.value);
         }
         Ok(())
     }
@@ -140,13 +156,20 @@ impl List<'_, '_> {
         &mut self,
         work: impl FnOnce(&mut Expansion<'_>) -> Result<Value, Trouble>,
     ) -> Result<Value, Trouble> {
+        Ok(self.resolve(work)?.value)
+    }
+
+    fn resolve(
+        &mut self,
+        work: impl FnOnce(&mut Expansion<'_>) -> Result<Value, Trouble>,
+    ) -> Result<Resolved, Trouble> {
         let mut expansion = Expansion::new(self.raw.resolver, self.node);
         let value = work(&mut expansion);
         let resolved = expansion.end(value)?;
-        for note in resolved.notes {
-            self.raw.warnings.push(self.raw.resolver.problem(self.node, note));
+        for note in &resolved.notes {
+            self.raw.warnings.push(self.raw.resolver.problem(self.node, note.clone()));
         }
-        Ok(resolved.value)
+        Ok(resolved)
     }
 }
 
@@ -191,9 +214,13 @@ fn read_text(path: &Path) -> std::io::Result<String> {
     Ok(text)
 }
 
-/// What keeps these parameters from being served as they are; the server starts without them.
-fn authentication_doubt(parameters: &Parameters, has_global_key: bool) -> Option<String> {
-    const CLOSED: &str = "the plugin is not served";
+/// What is wrong with the access that these parameters ask for; `excuse`: why there may be no `apikey`.
+fn authentication_doubt(
+    parameters: &Parameters,
+    has_global_key: bool,
+    excuse: &str,
+) -> Option<String> {
+    const CLOSED: &str = "every request to the plugin is refused (403)";
     let name = ["auth_type", "auth"].into_iter().find(|name| parameters.contains_key(*name))?;
     let kind = parameters[name].as_str().map(str::to_ascii_lowercase);
     let has_own_key = parameters
@@ -203,10 +230,22 @@ fn authentication_doubt(parameters: &Parameters, has_global_key: bool) -> Option
         Some("global") if has_global_key => None,
         Some("global") => Some(format!("`{name}=global` needs [auth] apikey; {CLOSED}")),
         Some("plugin") if has_own_key => None,
-        Some("plugin") => Some(format!("`{name}=plugin` needs a parameter `apikey`; {CLOSED}")),
+        Some("plugin") => {
+            Some(format!("`{name}=plugin` needs a parameter `apikey`{excuse}; {CLOSED}"))
+        }
         Some(other) if other.len() < 16 => {
             Some(format!("found `{name}={other}`, expected global or plugin; {CLOSED}"))
         }
         _ => Some(format!("`{name}` must be global or plugin; {CLOSED}")),
     }
+}
+
+/// What is wrong with the number of processes that these parameters ask for.
+fn workers_doubt(parameters: &Parameters) -> Option<String> {
+    plugins::parameters::workers(parameters).err()?;
+    let found = parameters.get("workers").map(plain_text).filter(|text| text.len() < 16);
+    let found = found.map_or_else(String::new, |text| format!("found `workers={text}`, "));
+    Some(format!(
+        "{found}`workers` must be a number from 1 to {WORKERS_MAX}; the file is not loaded"
+    ))
 }

@@ -107,7 +107,8 @@ impl Raw<'_> {
             }
             None => {
                 let found = found(&resolved.value, row.secret);
-                let message = format!("found {found}, expected {}", row.expected());
+                let excuse = if is_empty { resolved.excuse() } else { String::new() };
+                let message = format!("found {found}{excuse}, expected {}", row.expected());
                 self.problems.push(self.resolver.problem(node, message));
                 (None, origin)
             }
@@ -232,8 +233,8 @@ fn unknown(section: &str, key: &str) -> String {
 fn found(value: &Value, secret: bool) -> String {
     const SHOWN_CHARS_MAX: usize = 60;
     let text = match value {
-        _ if secret => return "a value that is not shown here".to_owned(),
         Value::String(text) if text.is_empty() => return "nothing".to_owned(),
+        _ if secret => return "a value that is not shown here".to_owned(),
         Value::String(text) if text.contains('\n') => {
             return "several lines (an indented line goes on with the value above)".to_owned();
         }

@@ -113,24 +113,24 @@ macro_rules! settings {
 }
 
 settings! {
-    BINDTO: String = ["network"] "bindto", kinds::HOST, Some("127.0.0.1"), Start,
+    BINDTO: String = ["network"] "bindto", kinds::HOST, Some("127.0.0.1"), Hangup,
         "Where to listen. `0.0.0.0` or `::` for all interfaces.";
-    PORT: u16 = ["network"] "port" [= "listen"], kinds::PORT, Some("9192"), Start,
+    PORT: u16 = ["network"] "port" [= "listen"], kinds::PORT, Some("9192"), Hangup,
         "TCP port. 0 takes a free one.";
     TRUSTED_PROXIES: Vec<IpNetwork> = ["network"] "trusted_proxies", kinds::NETWORKS, Some(""), Hangup,
         "Peers whose `X-Forwarded-For` says who the client is.";
 
-    CONNECTIONS_MAX: usize = ["limits"] "connections_max", kinds::count(1, 1_000_000), Some("20000"), Hangup,
+    CONNECTIONS_MAX: usize = ["limits"] "connections_max", kinds::count(1, 1_000_000), Some("20000"), Start,
         "Connections open at once.";
     HEADER_TIMEOUT: Duration = ["limits"] "header_timeout_secs", kinds::seconds(3600), Some("10"), Hangup,
-        "Time for the whole head of a request.";
+        "Time for the whole head of a request; for connections opened from then on.";
     BODY_TIMEOUT: Duration = ["limits"] "body_timeout_secs", kinds::seconds(3600), Some("30"), Hangup,
         "Time between two pieces of a body.";
     IDLE_TIMEOUT: Duration = ["limits"] "idle_timeout_secs", kinds::seconds(86400), Some("75"), Hangup,
-        "How long a connection without a request is kept.";
-    BODY_BYTES_MAX: usize = ["limits"] "body_bytes_max", kinds::bytes(1, 1 << 40), Some("16MiB"), Hangup,
+        "How long a connection without a request is kept; for those opened from then on.";
+    BODY_BYTES_MAX: usize = ["limits"] "body_bytes_max", kinds::bytes(1, 1 << 30), Some("16MiB"), Hangup,
         "Longest body of a request; a longer one is answered with 413.";
-    REPLY_BYTES_MAX: usize = ["limits"] "reply_bytes_max", kinds::bytes(1, 1 << 40), Some("64MiB"), Hangup,
+    REPLY_BYTES_MAX: usize = ["limits"] "reply_bytes_max", kinds::bytes(1, 1 << 30), Some("64MiB"), Hangup,
         "Longest answer of a plugin that does not stream.";
     HANDLER_TIMEOUT: Duration = ["limits"] "handler_timeout_secs", kinds::seconds(86400), Some("30"), Hangup,
         "A plugin's time for one request; then the answer is 504.";
@@ -191,10 +191,10 @@ settings! {
 
     LEVEL: Level = ["log"] "level", kinds::LEVEL, Some("info"), Hangup,
         "From which severity on. `-v LEVEL` wins.";
-    FORMAT: LogFormat = ["log"] "format", kinds::FORMAT, Some("text"), Hangup,
+    FORMAT: LogFormat = ["log"] "format", kinds::FORMAT, Some("text"), Start,
         "For people, or one JSON object a line.";
-    LOG_FILE: PathBuf = ["log"] "file", kinds::PATH, None, Hangup,
-        "Instead of standard error. `-l FILE` wins.";
+    LOG_FILE: PathBuf = ["log"] "file", kinds::PATH, None, Start,
+        "Instead of standard error. `-l FILE` wins. SIGHUP opens the same file again.";
     ACCESS: AccessLog = ["log"] "access", kinds::ACCESS, Some("errors"), Hangup,
         "Which requests get a line: none, those answered with 5xx, all.";
 }

@@ -109,7 +109,7 @@ fn several_mistakes_are_reported_at_once() {
          f:6: [network] colour: unknown key; [network] has bindto, port, trusted_proxies\n\
          f:8: [limits] body_timeout_secs: found `0`, expected a number of seconds above 0, at most 3600\n\
          f:10: [log] level: found `loud`, expected error, warning, info or debug\n\
-         f:12: [auth] apikey: found a value that is not shown here, expected a key of one line that is not empty\n\
+         f:12: [auth] apikey: found nothing, expected a key of one line that is not empty\n\
          f:14: [cors] enabled: `bool:ture` is neither a word for true nor one for false; taken as false\n\
          f:15: [cors] origin_url: found `example.org`, expected origins, as in `https://example.org`, or `*`\n\
          f:17: [python] venv: found several lines (an indented line goes on with the value above), expected a path",
@@ -190,7 +190,9 @@ fn parameters_are_a_query_string_with_types() {
 
 #[test]
 fn authentication_that_cannot_work_is_a_warning() {
-    let warning = |rest: &str| format!("f:2: [plugin_parms] x: {rest}; the plugin is not served");
+    let warning = |rest: &str| {
+        format!("f:2: [plugin_parms] x: {rest}; every request to the plugin is refused (403)")
+    };
     check_warnings(
         "[plugin_parms]\nx=auth=globl",
         &warning("found `auth=globl`, expected global or plugin"),
@@ -201,6 +203,12 @@ fn authentication_that_cannot_work_is_a_warning() {
     );
     check_warnings(
         "[plugin_parms]\nx=auth_type=plugin&apikey=${ENV:NONE}",
+        &warning(
+            "`auth_type=plugin` needs a parameter `apikey` (`${ENV:NONE}` is empty or not set)",
+        ),
+    );
+    check_warnings(
+        "[plugin_parms]\nx=city=${ENV:CITY}&auth_type=plugin",
         &warning("`auth_type=plugin` needs a parameter `apikey`"),
     );
     check_warnings("[plugin_parms]\nx=auth=Global\n[auth]\napikey=k", "");
@@ -208,6 +216,45 @@ fn authentication_that_cannot_work_is_a_warning() {
         "[netwrk]\nport=1",
         "f:1: [netwrk]: not a section of the server, so left to plugins; did you mean [network]?",
     );
+}
+
+#[test]
+fn a_variable_that_left_a_value_empty_is_named() {
+    check_problems(
+        "[auth]\napikey=${ENV:NONE}",
+        "f:2: [auth] apikey: found nothing (`${ENV:NONE}` is empty or not set), expected a key of one line that is not empty",
+    );
+    check_problems(
+        "[mine]\na=${ENV:NONE}${ENV:NO}\n[network]\nport=${mine:a}",
+        "f:4: [network] port: found nothing (`${ENV:NONE}` and `${ENV:NO}` are empty or not set), expected a port number, 0 to 65535",
+    );
+    check_problems(
+        "[network]\nport=x${ENV:NONE}",
+        "f:2: [network] port: found `x`, expected a port number, 0 to 65535",
+    );
+}
+
+#[test]
+fn a_table_of_parameters_names_the_variable_too() {
+    let toml = "[plugin_parms.x]\nauth_type = 'plugin'\napikey = '${ENV:NONE}'\n";
+    let folder = folder(&[("g.toml", toml)]);
+    let config = load_in(&folder, "g.toml").unwrap();
+    let warnings: Vec<_> = config.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains("`apikey` (`${ENV:NONE}` is empty"), "{warnings:?}");
+}
+
+#[test]
+fn a_number_of_workers_that_cannot_be_started_is_a_warning() {
+    let bad = |found: &str| {
+        format!(
+            "f:2: [plugin_parms] x: {found}`workers` must be a number from 1 to 64; the file is not loaded"
+        )
+    };
+    check_warnings("[plugin_parms]\nx=workers=0", &bad("found `workers=0`, "));
+    check_warnings("[plugin_parms]\nx=workers=int:65", &bad("found `workers=65`, "));
+    check_warnings("[plugin_parms]\nx=workers=99999999999999999", &bad(""));
+    check_warnings("[plugin_parms]\nx=workers=int:64", "");
 }
 
 #[test]

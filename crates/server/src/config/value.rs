@@ -27,6 +27,19 @@ pub type Environment = dyn Fn(&str) -> Option<String>;
 pub(super) struct Resolved {
     pub(super) value: Value,
     pub(super) notes: Vec<String>,
+    /// Environment variables that it refers to and that hold nothing.
+    pub(super) unset: Vec<String>,
+}
+
+impl Resolved {
+    /// Why the value may be empty: ` (…)` with the variables that hold nothing, or nothing to add.
+    pub(super) fn excuse(&self) -> String {
+        match self.unset.as_slice() {
+            [] => String::new(),
+            [name] => format!(" ({name} is empty or not set)"),
+            names => format!(" ({} are empty or not set)", names.join(" and ")),
+        }
+    }
 }
 
 /// The values of a document.
