@@ -201,3 +201,16 @@ fn the_host_of_a_request_is_its_authority() {
         }
     });
 }
+
+#[test]
+fn a_foreign_authority_cannot_use_control_routes_that_want_no_key() {
+    let server = setup().start();
+    run(async {
+        let mut owned = JoinSet::new();
+        let mut client = plain(&server, &mut owned).await;
+        for (host, wanted) in [("evil.example", 403), ("localhost", 200), ("127.0.0.1:1", 200)] {
+            let reply = send(&mut client, &format!("http://{host}/plugins")).await;
+            assert_eq!(reply.status(), wanted, "{host}");
+        }
+    });
+}
