@@ -56,19 +56,21 @@ def _standard_encoder() -> Callable[[Any], bytes]:
 
 
 def _fast_encoder() -> Callable[[Any], bytes]:
-    """An installed faster encoder, else the standard one."""
+    """orjson's encoder where it is installed, else the standard one.
+
+    What the standard one refuses is refused with orjson as well: whether an answer works must not hang
+    on a package. (msgspec's cannot be told to refuse sets and bytes, so it only reads; see ``calls``.)
+    """
     try:
         import orjson
-
-        return lambda value: orjson.dumps(value, option=orjson.OPT_PASSTHROUGH_SUBCLASS)
-    except ImportError:
-        pass
-    try:
-        import msgspec
-
-        return msgspec.json.Encoder().encode
     except ImportError:
         return _standard_encoder()
+    option = (
+        orjson.OPT_PASSTHROUGH_SUBCLASS
+        | orjson.OPT_PASSTHROUGH_DATETIME
+        | orjson.OPT_PASSTHROUGH_DATACLASS
+    )
+    return lambda value: orjson.dumps(value, option=option)
 
 
 _encode_exactly = _standard_encoder()

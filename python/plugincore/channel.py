@@ -107,7 +107,13 @@ class Channel:
         self._filled += count
         # All frames leave the buffer before the first is looked into: whatever happens to one message, none
         # is seen twice and none is missed.
-        frames = self._take_frames()
+        try:
+            frames = self._take_frames()
+        except MemoryError:
+            # The request does not fit, and will not the next time: the server starts another worker.
+            self._loop.remove_reader(self._sock.fileno())
+            self._on_end()
+            return
         self._reading = True
         try:
             for messages in frames:

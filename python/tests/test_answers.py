@@ -1,5 +1,7 @@
 """From what a handler returned to what is sent."""
 
+import dataclasses
+import datetime
 import json
 import marshal
 import sys
@@ -73,6 +75,18 @@ class JsonTest(unittest.TestCase):
         circle = []
         circle.append(circle)
         for value in (object(), {"a": {1, 2}}, {(1, 2): 3}, circle, b"x", {"a": b"x"}):
+            with self.assertRaises(answers.NotSerializable):
+                answers.encode_json(value)
+
+    def test_what_is_refused_does_not_depend_on_installed_packages(self):
+        @dataclasses.dataclass
+        class Point:
+            x: int = 1
+
+        for value in ({1, 2}, {"b": b"x"}, datetime.date(2020, 1, 2), Point(), object()):
+            for encode in (answers._standard_encoder(), answers._fast_encoder()):
+                with self.assertRaises(Exception):
+                    encode(value)
             with self.assertRaises(answers.NotSerializable):
                 answers.encode_json(value)
 

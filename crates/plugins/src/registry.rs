@@ -394,6 +394,9 @@ impl Changing {
 
     /// Why the names of `unit` cannot be used beside those of the other units.
     fn name_problem(&self, unit: &Unit) -> Option<String> {
+        if unit.source == Source::SystemInfo {
+            return None; // It gives way by itself; see `let_files_win`.
+        }
         let mut routes = Routes::default();
         let others = self
             .units

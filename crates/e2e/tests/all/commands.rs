@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use e2e::{Exit, Server, Setup, Signal, free_port, program, run};
 use serde_json::json;
@@ -156,6 +156,25 @@ fn a_new_plugin_is_written_and_works_at_once() {
     check_failed(&server, &["plugin", "new", "fresh"], "fresh");
     let text = std::fs::read_to_string(server.path("plugins/fresh.py")).unwrap();
     assert!(text.contains("mine"), "what is there is not overwritten");
+}
+
+#[test]
+fn the_test_of_a_new_plugin_is_run_by_the_command_that_is_printed() {
+    let setup = Setup::new().file("plugins/readme.txt", "");
+    let exit = run_in(&setup, &["plugin", "new", "fresh", "--directory", "plugins"]);
+    let printed = exit.stdout.lines().find(|line| line.contains("PYTHONPATH="));
+    let printed = printed.unwrap_or_else(|| panic!("no command in:\n{}", exit.stdout));
+    let command = &printed[printed.find("PYTHONPATH=").unwrap()..];
+    let check = |expected: i32| {
+        let shell = run(Path::new("/bin/sh"), &["-c", command], setup.path());
+        assert_eq!(shell.code, Some(expected), "{command}\n{}", said(&shell));
+    };
+    check(0);
+    // The test is one that can fail.
+    let file = setup.path().join("plugins/fresh.py");
+    let code = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, code.replace("200", "500")).unwrap();
+    check(1);
 }
 
 #[test]
