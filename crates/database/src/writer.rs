@@ -1,0 +1,264 @@
+//! The one thread that writes.
+//!
+//! Invariant: a job is told its outcome after the transaction that held it was committed with a sync, or has failed;
+//! jobs run and are told in the order in which they were submitted.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use rusqlite::Connection;
+use tokio::sync::watch;
+
+use crate::FOREIGN_CHANGE_DELAY;
+use crate::error::DatabaseError;
+
+/// More writes than this never wait; whoever comes then is told so at once.
+const WAITING_MAX: usize = 100_000;
+/// Jobs of one transaction.
+const BATCH_MAX: usize = 2048;
+/// The write-ahead log is carried over into the database when it has this many pages (16 MiB).
+const CHECKPOINT_PAGES: usize = 4096;
+
+/// Something to be written.
+pub(crate) trait Job: Send {
+    /// Does it, within the transaction of a batch.
+    fn run(&mut self, connection: &Connection);
+    /// The transaction was committed, or not.
+    fn end(self: Box<Self>, outcome: Result<(), DatabaseError>);
+}
+
+/// A job that gives a value, and who is told of it.
+pub(crate) struct Typed<T, J, A> {
+    has_savepoint: bool,
+    job: Option<J>,
+    value: Option<Result<T, DatabaseError>>,
+    then: A,
+}
+
+impl<T, J, A> Typed<T, J, A> {
+    pub(crate) fn new(has_savepoint: bool, job: J, then: A) -> Self {
+        Self { has_savepoint, job: Some(job), value: None, then }
+    }
+}
+
+impl<T, J, A> Job for Typed<T, J, A>
+where
+    T: Send,
+    J: FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send,
+    A: FnOnce(Result<T, DatabaseError>) + Send,
+{
+    fn run(&mut self, connection: &Connection) {
+        let Some(job) = self.job.take() else { return };
+        let value =
+            if self.has_savepoint { within_savepoint(connection, job) } else { job(connection) };
+        self.value = Some(value.map_err(DatabaseError::from));
+    }
+
+    fn end(self: Box<Self>, outcome: Result<(), DatabaseError>) {
+        let value = self.value.unwrap_or(Err(DatabaseError::Ended));
+        (self.then)(outcome.and(value));
+    }
+}
+
+fn within_savepoint<T>(
+    connection: &Connection,
+    job: impl FnOnce(&Connection) -> Result<T, rusqlite::Error>,
+) -> Result<T, rusqlite::Error> {
+    connection.prepare_cached("SAVEPOINT job")?.execute([])?;
+    let outcome = job(connection);
+    if outcome.is_err() && !connection.is_autocommit() {
+        connection.prepare_cached("ROLLBACK TO job")?.execute([])?;
+    }
+    if !connection.is_autocommit() {
+        connection.prepare_cached("RELEASE job")?.execute([])?;
+    }
+    outcome
+}
+
+/// What waits for the thread.
+#[derive(Default)]
+struct Queue {
+    jobs: Vec<Box<dyn Job>>,
+    is_closed: bool,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    arrived: Condvar,
+}
+
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The way to the thread; dropping it waits for what was submitted.
+pub(crate) struct Writer {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+    pub(crate) foreign: watch::Sender<u64>,
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Writer")
+    }
+}
+
+impl Writer {
+    pub(crate) fn start(path: &Path, mut connection: Connection) -> Result<Self, DatabaseError> {
+        let shared = Arc::new(Shared { queue: Mutex::default(), arrived: Condvar::new() });
+        let foreign = watch::Sender::new(0);
+        let wal_pages = Arc::new(AtomicUsize::new(0));
+        // SQLite's own hook would make the writes of a batch wait for a checkpoint.
+        let seen = Arc::clone(&wal_pages);
+        connection
+            .wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages: std::ffi::c_int| {
+                seen.store(usize::try_from(pages).unwrap_or(0), Relaxed);
+                Ok(())
+            }))
+            .map_err(|error| DatabaseError::of_opening(path, &error))?;
+        let mut desk = Desk {
+            shared: Arc::clone(&shared),
+            connection,
+            foreign: foreign.clone(),
+            wal_pages,
+            data_version: None,
+            looked_at: Instant::now(),
+        };
+        desk.look_for_foreign_changes();
+        let thread = std::thread::Builder::new()
+            .name("database".into())
+            .spawn(move || desk.work())
+            .map_err(|error| DatabaseError::Open {
+                path: path.to_owned(),
+                why: error.to_string(),
+            })?;
+        Ok(Self { shared, thread: Some(thread), foreign })
+    }
+
+    pub(crate) fn submit(&self, job: Box<dyn Job>) {
+        let mut queue = self.shared.queue();
+        if queue.is_closed || queue.jobs.len() >= WAITING_MAX {
+            let why = if queue.is_closed { DatabaseError::Ended } else { DatabaseError::Busy };
+            drop(queue);
+            return job.end(Err(why));
+        }
+        queue.jobs.push(job);
+        let is_first = queue.jobs.len() == 1;
+        drop(queue);
+        if is_first {
+            self.shared.arrived.notify_one();
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.shared.queue().is_closed = true;
+        self.shared.arrived.notify_one();
+        let Some(thread) = self.thread.take() else { return };
+        // The last owner may be a job that ended on the thread itself, which then ends by itself.
+        if thread.thread().id() != std::thread::current().id() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The thread's own things.
+struct Desk {
+    shared: Arc<Shared>,
+    connection: Connection,
+    foreign: watch::Sender<u64>,
+    wal_pages: Arc<AtomicUsize>,
+    data_version: Option<i64>,
+    looked_at: Instant,
+}
+
+impl Desk {
+    fn work(mut self) {
+        let mut batch = Vec::new();
+        while self.take(&mut batch) {
+            if self.looked_at.elapsed() >= FOREIGN_CHANGE_DELAY / 4 {
+                self.look_for_foreign_changes();
+            }
+            if batch.is_empty() {
+                continue;
+            }
+            let outcome = self.commit(&mut batch);
+            if let Err(error) = &outcome {
+                tracing::error!(writes = batch.len(), "nothing of a batch was written: {error}");
+            }
+            for job in batch.drain(..) {
+                job.end(outcome.clone());
+            }
+            self.checkpoint_if_due();
+        }
+        let _ = self.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
+    }
+
+    /// Takes what waits; returns with nothing after a while, and says whether to go on.
+    fn take(&self, batch: &mut Vec<Box<dyn Job>>) -> bool {
+        let mut queue = self.shared.queue();
+        if queue.jobs.is_empty() && !queue.is_closed {
+            queue = match self.shared.arrived.wait_timeout(queue, FOREIGN_CHANGE_DELAY / 2) {
+                Ok((queue, _)) => queue,
+                Err(poisoned) => poisoned.into_inner().0,
+            };
+        }
+        let goes_on = !queue.is_closed || !queue.jobs.is_empty();
+        if queue.jobs.len() <= BATCH_MAX {
+            std::mem::swap(&mut queue.jobs, batch);
+        } else {
+            batch.extend(queue.jobs.drain(..BATCH_MAX));
+        }
+        goes_on
+    }
+
+    fn commit(&self, batch: &mut [Box<dyn Job>]) -> Result<(), DatabaseError> {
+        let run = |sql| self.connection.prepare_cached(sql)?.execute([]);
+        run("BEGIN IMMEDIATE")?;
+        for job in &mut *batch {
+            job.run(&self.connection);
+            if self.connection.is_autocommit() {
+                // A full disk or a damaged file ends the transaction inside a job.
+                return Err(DatabaseError::Full);
+            }
+        }
+        run("COMMIT").map_err(|error| {
+            let _ = run("ROLLBACK");
+            DatabaseError::from(error)
+        })?;
+        Ok(())
+    }
+
+    /// The counter that SQLite keeps for a connection changes with the commits of all others.
+    fn look_for_foreign_changes(&mut self) {
+        self.looked_at = Instant::now();
+        let version = self
+            .connection
+            .prepare_cached("PRAGMA data_version")
+            .and_then(|mut ask| ask.query_row([], |row| row.get(0)));
+        if let Ok(version) = version {
+            if self.data_version.is_some_and(|known| known != version) {
+                self.foreign.send_modify(|count| *count += 1);
+            }
+            self.data_version = Some(version);
+        }
+    }
+
+    /// After the jobs have been told, so that nobody waits for it.
+    fn checkpoint_if_due(&self) {
+        if self.wal_pages.load(Relaxed) < CHECKPOINT_PAGES {
+            return;
+        }
+        match self.connection.execute_batch("PRAGMA wal_checkpoint(PASSIVE)") {
+            Ok(()) => {}
+            Err(error) => tracing::warn!("the write-ahead log was not carried over: {error}"),
+        }
+    }
+}
