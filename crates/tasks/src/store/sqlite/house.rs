@@ -1,0 +1,228 @@
+//! Keeps the tables in order: indexes behind the rows, no more events than are kept, no older tasks.
+//!
+//! Invariant: the work comes in slices of a few milliseconds, and the next is submitted when one is done; so whatever
+//! else is to be written waits for one slice at most.
+
+use std::sync::Arc;
+use std::sync::atomic::{
+    AtomicBool, AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed,
+};
+
+use database::Database;
+use database::rusqlite::{Connection, Error, OptionalExtension as _};
+
+use super::lazy::{Lazy, Slice};
+use super::{SqliteStore, schema};
+use crate::settings::Settings;
+use crate::store::Then;
+use crate::task::{AgentId, now_ms};
+
+/// Tasks of one slice.
+const OLD_MAX: u64 = 100;
+
+/// One round of work.
+#[derive(Debug, Clone)]
+struct Round {
+    database: Database,
+    events: Arc<Lazy>,
+    tasks: Arc<Lazy>,
+    dropped_to: Arc<AtomicU64>,
+    is_under_way: Arc<AtomicBool>,
+    settings: Settings,
+}
+
+/// Begins a round, unless one is under way.
+pub(super) fn keep(store: &SqliteStore, settings: &Settings) {
+    if store.is_keeping_house.swap(true, AcqRel) {
+        return;
+    }
+    let round = Round {
+        database: store.database.clone(),
+        events: Arc::clone(&store.events_by_agent),
+        tasks: Arc::clone(&store.tasks_by_agent),
+        dropped_to: Arc::clone(&store.dropped_to),
+        is_under_way: Arc::clone(&store.is_keeping_house),
+        settings: *settings,
+    };
+    round.step();
+}
+
+impl Round {
+    fn step(self) {
+        debug_assert!(self.is_under_way.load(Acquire), "rounds do not overlap");
+        if let Some(slice) = self.events.slice() {
+            self.file_events(slice);
+        } else if let Some(slice) = self.tasks.slice() {
+            self.file_tasks(slice);
+        } else {
+            self.drop_old_tasks();
+        }
+    }
+
+    /// Goes on after a slice that succeeded; another round tries again after one that did not.
+    fn next<T>(self, outcome: &Result<T, database::DatabaseError>, goes_on: bool) {
+        match outcome {
+            Ok(_) if goes_on => self.step(),
+            Ok(_) => self.is_under_way.store(false, Relaxed),
+            Err(error) => {
+                tracing::warn!("the tables were not put in order: {error}");
+                self.is_under_way.store(false, Relaxed);
+            }
+        }
+    }
+
+    fn file_events(self, slice: Slice) {
+        let (lazy, rows, kept) =
+            (Arc::clone(&self.events), slice.clone(), self.settings.events_max);
+        let dropped_to = Arc::clone(&self.dropped_to);
+        let job = move |tx: &Connection| {
+            for rows in rows.rows.chunk_by(|one, other| one.0 == other.0) {
+                let ids: Vec<u64> = rows.iter().map(|row| row.1).collect();
+                let Some((agent, _)) = rows.first() else { continue };
+                let cut = file_events_of(tx, &lazy, *agent, &ids, kept)?;
+                dropped_to.fetch_max(cut, Relaxed);
+            }
+            lazy.note(tx, &rows)
+        };
+        let database = self.database.clone();
+        database.append(job, move |outcome| {
+            if outcome.is_ok() {
+                self.events.moved(&slice);
+            }
+            self.next(&outcome, true);
+        });
+    }
+
+    fn file_tasks(self, slice: Slice) {
+        let (lazy, rows) = (Arc::clone(&self.tasks), slice.clone());
+        let job = move |tx: &Connection| {
+            for rows in rows.rows.chunk_by(|one, other| one.0 == other.0) {
+                let ids: Vec<u64> = rows.iter().map(|row| row.1).collect();
+                let Some((agent, _)) = rows.first() else { continue };
+                lazy.insert(tx, *agent, &ids)?;
+            }
+            lazy.note(tx, &rows)
+        };
+        let database = self.database.clone();
+        database.append(job, move |outcome| {
+            if outcome.is_ok() {
+                self.tasks.moved(&slice);
+            }
+            self.next(&outcome, true);
+        });
+    }
+
+    fn drop_old_tasks(self) {
+        let Some(history) = self.settings.history else {
+            self.is_under_way.store(false, Relaxed);
+            return;
+        };
+        let age = u64::try_from(history.as_millis()).unwrap_or(u64::MAX);
+        let before = now_ms().saturating_sub(age);
+        let database = self.database.clone();
+        // Looked for on this thread first: most of the time there is nothing to write.
+        let old = database.read_now(|c| old_tasks(c, before)).unwrap_or_default();
+        if old.is_empty() {
+            self.is_under_way.store(false, Relaxed);
+            return;
+        }
+        let goes_on = old.len() as u64 == OLD_MAX;
+        let job = move |tx: &Connection| {
+            old.iter().try_for_each(|(id, agent)| drop_task(tx, *id, *agent))
+        };
+        database.append(job, move |outcome| self.next(&outcome, goes_on));
+    }
+}
+
+/// Carries new events of one agent over and drops those that are too many; returns the newest that was dropped.
+fn file_events_of(
+    tx: &Connection,
+    lazy: &Lazy,
+    agent: AgentId,
+    ids: &[u64],
+    kept: usize,
+) -> Result<u64, Error> {
+    // What would be dropped again at once does not enter the index.
+    let (surplus, ids) = ids.split_at(ids.len().saturating_sub(kept));
+    let mut delete = tx.prepare_cached("DELETE FROM events WHERE id = ?1")?;
+    for id in surplus {
+        delete.execute([id])?;
+    }
+    lazy.insert(tx, agent, ids)?;
+    let indexed_cut: Option<u64> = tx
+        .prepare_cached(
+            "SELECT id FROM agent_events WHERE agent = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2",
+        )?
+        .query_row((agent.0, kept), |row| row.get(0))
+        .optional()?;
+    if let Some(cut) = indexed_cut {
+        tx.prepare_cached(
+            "DELETE FROM events WHERE id IN (SELECT id FROM agent_events WHERE agent = ?1 AND id <= ?2)",
+        )?
+        .execute((agent.0, cut))?;
+        tx.prepare_cached("DELETE FROM agent_events WHERE agent = ?1 AND id <= ?2")?
+            .execute((agent.0, cut))?;
+    }
+    let cut = surplus.last().copied().max(indexed_cut).unwrap_or(0);
+    if cut > 0 {
+        tx.prepare_cached(
+            "INSERT INTO event_cuts(agent, cut) VALUES (?1, ?2) ON CONFLICT(agent) DO UPDATE SET cut = max(cut, ?2)",
+        )?
+        .execute((agent.0, cut))?;
+    }
+    Ok(cut)
+}
+
+/// The oldest tasks that ended before `before`. Tasks end about in the order of their numbers, so only the first are
+/// looked at: one that ended late among them holds up those behind it.
+fn old_tasks(connection: &Connection, before: u64) -> Result<Vec<(u64, i64)>, Error> {
+    connection
+        .prepare_cached(
+            "SELECT task, agent FROM (SELECT task, ended_at FROM endings ORDER BY task LIMIT ?2)
+             JOIN tasks ON tasks.id = task WHERE ended_at < ?1",
+        )?
+        .query_map((before, OLD_MAX), |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect()
+}
+
+fn drop_task(tx: &Connection, id: u64, agent: i64) -> Result<(), Error> {
+    schema::raise(tx, "task_high", id)?;
+    for sql in [
+        "DELETE FROM tasks WHERE id = ?1",
+        "DELETE FROM endings WHERE task = ?1",
+        "DELETE FROM late_results WHERE task = ?1",
+        "DELETE FROM outputs WHERE task = ?1",
+    ] {
+        tx.prepare_cached(sql)?.execute([id])?;
+    }
+    tx.prepare_cached("DELETE FROM agent_tasks WHERE agent = ?1 AND id = ?2")?
+        .execute((agent, id))?;
+    Ok(())
+}
+
+/// Removes all of an agent.
+pub(super) fn forget(store: &SqliteStore, agent: AgentId, then: Then<()>) {
+    let (events, tasks) = (Arc::clone(&store.events_by_agent), Arc::clone(&store.tasks_by_agent));
+    let job = move |tx: &Connection| {
+        let indexed = |sql| -> Result<Vec<u64>, Error> {
+            tx.prepare_cached(sql)?.query_map([agent.0], |row| row.get(0))?.collect()
+        };
+        let mut ids = indexed("SELECT id FROM agent_tasks WHERE agent = ?1")?;
+        ids.extend(tasks.recent(agent));
+        for id in ids {
+            drop_task(tx, id, agent.0)?;
+        }
+        let mut ids = indexed("SELECT id FROM agent_events WHERE agent = ?1")?;
+        ids.extend(events.recent(agent));
+        for id in ids {
+            schema::raise(tx, "event_high", id)?;
+            tx.prepare_cached("DELETE FROM events WHERE id = ?1")?.execute([id])?;
+        }
+        tx.prepare_cached("DELETE FROM agent_events WHERE agent = ?1")?.execute([agent.0])?;
+        tx.prepare_cached("DELETE FROM event_cuts WHERE agent = ?1")?.execute([agent.0])?;
+        tasks.forget(agent);
+        events.forget(agent);
+        Ok(())
+    };
+    store.database.append(job, then);
+}

@@ -1,0 +1,235 @@
+//! What is asked of the tables.
+
+use bytes::Bytes;
+use database::rusqlite::{Connection, Error, OptionalExtension as _, Row, params};
+
+use super::schema;
+use crate::store::{Event, EventQuery, Late, OutputEnd, Stored, TaskPage, TaskQuery};
+use crate::task::{AgentId, Claim, Ending, EventId, Outcome, Task, TaskId};
+
+/// The rows that one page of tasks may look at, when few of them are wanted.
+const LOOKED_AT_MAX: usize = 50_000;
+
+const TASK: &str = "SELECT t.id, t.agent, t.priority, t.attempts_max, t.enqueued_at, t.expires_at, t.sender, t.body,
+    e.outcome, e.attempts, e.taken_at, e.ended_at, e.reason, e.result
+    FROM tasks t LEFT JOIN endings e ON e.task = t.id";
+
+/// SQLite counts to 2^63 - 1.
+fn number(id: u64) -> i64 {
+    i64::try_from(id).unwrap_or(i64::MAX)
+}
+
+/// The first free number, and all tasks that have not ended.
+pub(super) fn open_tasks(c: &Connection) -> Result<(u64, Vec<Task>), Error> {
+    let highest: Option<u64> = c.query_row("SELECT max(id) FROM tasks", [], |row| row.get(0))?;
+    let next = highest.unwrap_or(0).max(schema::counter(c, "task_high")?) + 1;
+    let open = c
+        .prepare(&format!("{TASK} WHERE e.task IS NULL ORDER BY t.id"))?
+        .query_map([], |row| Ok(stored(row)?.task))?
+        .collect::<Result<_, _>>()?;
+    Ok((next, open))
+}
+
+fn stored(row: &Row<'_>) -> Result<Stored, Error> {
+    let bytes = |at| Ok::<_, Error>(Bytes::copy_from_slice(row.get_ref(at)?.as_blob()?));
+    let task = Task {
+        id: TaskId(row.get(0)?),
+        agent: AgentId(row.get(1)?),
+        priority: row.get(2)?,
+        attempts_max: row.get(3)?,
+        enqueued_at: row.get(4)?,
+        expires_at: row.get(5)?,
+        by: row.get_ref(6)?.as_str()?.into(),
+        body: bytes(7)?,
+    };
+    let outcome: Option<String> = row.get(8)?;
+    let Some(outcome) = outcome.as_deref().and_then(Outcome::parse) else {
+        return Ok(Stored { task, ending: None });
+    };
+    let ending = Ending {
+        task: task.id,
+        outcome,
+        attempts: row.get(9)?,
+        taken_at: row.get(10)?,
+        ended_at: row.get(11)?,
+        reason: row.get::<_, Option<String>>(12)?.map(Into::into),
+        result: row.get_ref(13)?.as_blob_or_null()?.map(Bytes::copy_from_slice),
+    };
+    Ok(Stored { task, ending: Some(ending) })
+}
+
+/// One task.
+pub(super) fn task(c: &Connection, id: TaskId) -> Result<Option<Stored>, Error> {
+    c.prepare_cached(&format!("{TASK} WHERE t.id = ?1"))?
+        .query_row([number(id.0)], stored)
+        .optional()
+}
+
+/// Late results of a task.
+pub(super) fn late(c: &Connection, id: TaskId) -> Result<Vec<Late>, Error> {
+    c.prepare_cached("SELECT claim, at, result FROM late_results WHERE task = ?1 ORDER BY id")?
+        .query_map([number(id.0)], |row| {
+            Ok(Late {
+                task: id,
+                claim: row.get::<_, Option<u64>>(0)?.map(Claim),
+                at: row.get(1)?,
+                result: Bytes::copy_from_slice(row.get_ref(2)?.as_blob()?),
+            })
+        })?
+        .collect()
+}
+
+/// A page of tasks of all agents.
+pub(super) fn tasks(c: &Connection, query: &TaskQuery) -> Result<TaskPage, Error> {
+    let mut page = TaskPage::default();
+    let mut statement = c.prepare_cached(&format!("{TASK} WHERE t.id < ?1 ORDER BY t.id DESC"))?;
+    let mut rows = statement.query([number(query.before.0)])?;
+    let mut looked_at = 0;
+    while let Some(row) = rows.next()? {
+        let stored = stored(row)?;
+        looked_at += 1;
+        let id = stored.task.id;
+        if query.wants(stored.ending.as_ref()) {
+            page.tasks.push(stored);
+        }
+        if page.tasks.len() >= query.limit || looked_at >= LOOKED_AT_MAX {
+            page.next = Some(id);
+            break;
+        }
+    }
+    Ok(page)
+}
+
+/// A page of tasks of one agent; `recent` are some of its tasks that the index may lack.
+pub(super) fn tasks_of(
+    c: &Connection,
+    query: &TaskQuery,
+    agent: AgentId,
+    recent: &[u64],
+) -> Result<TaskPage, Error> {
+    let before = query.before.0;
+    let mut ids: Vec<u64> = c
+        .prepare_cached(
+            "SELECT id FROM agent_tasks WHERE agent = ?1 AND id < ?2 ORDER BY id DESC LIMIT ?3",
+        )?
+        .query_map(params![agent.0, number(before), LOOKED_AT_MAX], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    ids.extend(recent.iter().filter(|id| **id < before));
+    ids.sort_unstable_by(|one, other| other.cmp(one));
+    ids.dedup();
+    let mut page = TaskPage::default();
+    for id in ids {
+        let Some(stored) = task(c, TaskId(id))? else { continue };
+        if query.wants(stored.ending.as_ref()) {
+            page.tasks.push(stored);
+        }
+        if page.tasks.len() >= query.limit {
+            page.next = Some(TaskId(id));
+            break;
+        }
+    }
+    Ok(page)
+}
+
+fn event(row: &Row<'_>) -> Result<Event, Error> {
+    Ok(Event {
+        id: EventId(row.get(0)?),
+        agent: AgentId(row.get(1)?),
+        at: row.get(2)?,
+        body: Bytes::copy_from_slice(row.get_ref(3)?.as_blob()?),
+    })
+}
+
+/// Events of all agents.
+pub(super) fn events(c: &Connection, query: &EventQuery) -> Result<Vec<Event>, Error> {
+    let sql = if query.newest {
+        "SELECT id, agent, at, body FROM events WHERE id > ?1 ORDER BY id DESC LIMIT ?2"
+    } else {
+        "SELECT id, agent, at, body FROM events WHERE id > ?1 ORDER BY id LIMIT ?2"
+    };
+    let mut events: Vec<Event> = c
+        .prepare_cached(sql)?
+        .query_map(params![number(query.after.0), query.limit], event)?
+        .collect::<Result<_, _>>()?;
+    if query.newest {
+        events.reverse();
+    }
+    Ok(events)
+}
+
+/// Events of one agent; `recent` are some of its events that the index may lack.
+pub(super) fn events_of(
+    c: &Connection,
+    query: &EventQuery,
+    agent: AgentId,
+    recent: &[u64],
+) -> Result<Vec<Event>, Error> {
+    let sql = if query.newest {
+        "SELECT id FROM agent_events WHERE agent = ?1 AND id > ?2 ORDER BY id DESC LIMIT ?3"
+    } else {
+        "SELECT id FROM agent_events WHERE agent = ?1 AND id > ?2 ORDER BY id LIMIT ?3"
+    };
+    let mut ids: Vec<u64> = c
+        .prepare_cached(sql)?
+        .query_map(params![agent.0, number(query.after.0), query.limit], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    ids.extend(recent.iter().filter(|id| **id > query.after.0));
+    ids.sort_unstable();
+    ids.dedup();
+    let from = if query.newest { ids.len().saturating_sub(query.limit) } else { 0 };
+    let mut read = c.prepare_cached("SELECT id, agent, at, body FROM events WHERE id = ?1")?;
+    let mut events = Vec::with_capacity(query.limit.min(ids.len()));
+    for id in ids[from..].iter().take(query.limit) {
+        // One that was dropped meanwhile is too old to be missed.
+        events.extend(read.query_row([id], event).optional()?);
+    }
+    Ok(events)
+}
+
+/// Agents that the indexes know.
+pub(super) fn agents(c: &Connection) -> Result<Vec<AgentId>, Error> {
+    // From one agent to the next without looking at what is between.
+    c.prepare_cached(
+        "WITH RECURSIVE t(agent) AS (
+             SELECT min(agent) FROM agent_tasks
+             UNION ALL SELECT (SELECT min(agent) FROM agent_tasks WHERE agent > t.agent) FROM t WHERE agent NOT NULL),
+         e(agent) AS (
+             SELECT min(agent) FROM agent_events
+             UNION ALL SELECT (SELECT min(agent) FROM agent_events WHERE agent > e.agent) FROM e WHERE agent NOT NULL)
+         SELECT agent FROM t WHERE agent NOT NULL UNION SELECT agent FROM e WHERE agent NOT NULL",
+    )?
+    .query_map([], |row| row.get(0).map(AgentId))?
+    .collect()
+}
+
+/// A piece of output, and where the output ends.
+pub(super) fn output(
+    c: &Connection,
+    id: TaskId,
+    offset: u64,
+    max: usize,
+) -> Result<(Bytes, OutputEnd), Error> {
+    let mut statement = c.prepare_cached(
+        "SELECT start, bytes FROM outputs WHERE task = ?1 AND start + length(bytes) > ?2 ORDER BY start",
+    )?;
+    let mut rows = statement.query([number(id.0), number(offset)])?;
+    let mut output = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (start, bytes) = (row.get::<_, u64>(0)?, row.get_ref(1)?.as_blob()?);
+        let skipped = usize::try_from(offset.saturating_sub(start)).unwrap_or(usize::MAX);
+        let bytes = bytes.get(skipped..).unwrap_or_default();
+        let room = max.saturating_sub(output.len());
+        output.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        if output.len() >= max {
+            break;
+        }
+    }
+    let next = c
+        .prepare_cached(
+            "SELECT start + length(bytes) FROM outputs WHERE task = ?1 ORDER BY start DESC LIMIT 1",
+        )?
+        .query_row([number(id.0)], |row| row.get(0))
+        .optional()?
+        .unwrap_or(0);
+    Ok((output.into(), OutputEnd { next, is_capped: false }))
+}
