@@ -5,6 +5,7 @@
 //! Not here: `serve`, and what the configuration file says about address and key (`gatehouse`).
 
 pub mod connection;
+pub mod password;
 pub mod plugin;
 
 use std::io::Write;

@@ -9,7 +9,7 @@ use cli::connection::{Connection, ConnectionOptions, KEY_VARIABLE};
 use cli::plugin::PluginCommand;
 use plugins::python::package::Package;
 use server::config::{self, Config, Overrides};
-use server::site::Origin;
+use server::site::{Origin, Source};
 use server::startup;
 
 use crate::arguments::{ConfigCommand, PluginWithFile, ServeArgs, Task};
@@ -57,7 +57,7 @@ fn find_file(named: Option<PathBuf>) -> Result<PathBuf, String> {
 
 fn origin(named: Option<PathBuf>, default: bool, overrides: Overrides) -> Result<Origin, String> {
     let file = if default { None } else { Some(find_file(named)?) };
-    Ok(Origin { file, overrides })
+    Ok(Origin { source: file.map_or(Source::Default, Source::File), overrides })
 }
 
 fn serve(arguments: ServeArgs) -> ExitCode {
@@ -66,6 +66,7 @@ fn serve(arguments: ServeArgs) -> ExitCode {
         level: arguments.level,
         bind: arguments.bind,
         port: arguments.port,
+        database: None,
     };
     let origin = match origin(arguments.ini_file, arguments.default, overrides) {
         Ok(origin) => origin,

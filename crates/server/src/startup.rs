@@ -113,6 +113,7 @@ fn say(line: &str) {
 async fn serve(options: &Options, config: Config, log: log::Handle) -> Result<(), StartError> {
     let mut signals = Signals::listen()?;
     let sockets = sockets::bind(&config.network.bind_to, config.network.port).await?;
+    warn_if_open(&config, &sockets);
     let package = Package::install().map_err(StartError::Package)?;
     let _pidfile = config.paths.pidfile.as_deref().map(Pidfile::write).transpose()?;
     let site = Site::new(options.origin.clone(), config, Registry::new(package), log)?;
@@ -168,6 +169,18 @@ fn start_watch(options: &Options, site: &Site) -> Result<Option<Watch>, notify::
 fn addresses(config: &Config, sockets: &[TcpListener]) -> io::Result<Vec<String>> {
     let scheme = if config.tls.is_some() { "https" } else { "http" };
     sockets.iter().map(|socket| Ok(format!("{scheme}://{}", socket.local_addr()?))).collect()
+}
+
+/// Tells whoever starts it that others can listen in.
+fn warn_if_open(config: &Config, sockets: &[TcpListener]) {
+    let addresses = sockets.iter().filter_map(|socket| socket.local_addr().ok());
+    let mut open = addresses.filter(|address| !address.ip().to_canonical().is_loopback());
+    if let Some(address) = open.next().filter(|_| config.tls.is_none()) {
+        tracing::warn!(
+            "{address} is open to other machines without TLS: passwords and keys can be read on the way \
+             (set [ssl], or bind to 127.0.0.1 behind a proxy that speaks TLS)"
+        );
+    }
 }
 
 fn announce(options: &Options, addresses: &[String], outcome: &Outcome) {
