@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::Mutex;
 
 use crate::config::{Config, Overrides, Problems};
+use crate::dispatch::Dispatch;
 use crate::http::body::Room;
 use crate::http::listener::TlsAcceptorBox;
 use crate::http::policy::Policy;
@@ -93,6 +94,8 @@ pub struct Site {
     pub registry: Registry,
     /// The rules for requests.
     pub policy: ArcSwap<Policy>,
+    /// Tasks and events, where they are configured.
+    pub dispatch: Option<Arc<Dispatch>>,
     /// Memory for bodies of requests.
     pub body_room: Room,
     /// How TLS is spoken, if it is.
@@ -112,11 +115,13 @@ impl Site {
         origin: Origin,
         config: Config,
         registry: Registry,
+        dispatch: Option<Dispatch>,
         log: log::Handle,
     ) -> Result<Self, TlsError> {
         let tls = ArcSwapOption::new(acceptor(&config)?);
         Ok(Self {
             registry,
+            dispatch: dispatch.map(Arc::new),
             policy: ArcSwap::from_pointee(Policy::of(&config)),
             body_room: Room::new(config.limits.body_bytes_max),
             tls,
