@@ -12,7 +12,7 @@ use server::config::{self, Config, Overrides};
 use server::site::{Origin, Source};
 use server::startup;
 
-use crate::arguments::{ConfigCommand, PluginWithFile, ServeArgs, Task};
+use crate::arguments::{ConfigCommand, PluginWithFile, ServeArgs, ServerArgs, Task};
 
 /// The files that are looked for when none is named.
 const USUAL_FILES: [&str; 2] = ["gatehouse.ini", "gatehouse.toml"];
@@ -27,6 +27,8 @@ impl Task {
                 show(ini_file, default, json)
             }
             Self::Plugin(arguments) => plugin(arguments),
+            Self::Server(arguments) => serve_tasks(arguments),
+            Self::Database(command) => command.run(),
         }
     }
 }
@@ -74,7 +76,22 @@ fn serve(arguments: ServeArgs) -> ExitCode {
     };
     let options =
         startup::Options { origin, watch: arguments.watch, show_hints: arguments.default };
-    match startup::run(&options) {
+    run(&options)
+}
+
+fn serve_tasks(arguments: ServerArgs) -> ExitCode {
+    let overrides = Overrides {
+        bind: arguments.bind,
+        port: Some(arguments.port),
+        database: Some(arguments.database),
+        ..Overrides::default()
+    };
+    let origin = Origin { source: Source::Tasks, overrides };
+    run(&startup::Options { origin, watch: false, show_hints: false })
+}
+
+fn run(options: &startup::Options) -> ExitCode {
+    match startup::run(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => complain(error),
     }

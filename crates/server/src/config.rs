@@ -221,7 +221,7 @@ pub struct TasksConfig {
     pub wait: Duration,
     /// `events_max`: newest events kept of one agent (default 512).
     pub events_max: usize,
-    /// `queue_max`: tasks of one agent that have not ended (default 10000).
+    /// `queue_max`: tasks that wait for one agent (default 10000).
     pub queue_max: usize,
     /// `history_days`: how long a task that has ended is kept (default 30 days); `None`, written 0, for ever.
     pub history: Option<Duration>,

@@ -202,7 +202,7 @@ settings! {
     EVENTS_MAX: usize = ["tasks"] "events_max", kinds::count(1, 1_000_000), Some("512"), Start,
         "Newest events kept of one agent.";
     QUEUE_MAX: usize = ["tasks"] "queue_max", kinds::count(1, 1_000_000), Some("10000"), Start,
-        "Tasks of one agent that have not ended; one more is refused.";
+        "Tasks that wait for one agent; one more is refused.";
     HISTORY_DAYS: u64 = ["tasks"] "history_days", kinds::whole(0, 36500), Some("30"), Start,
         "How long a task that has ended is kept with its result. 0 keeps all.";
     SESSION_DAYS: u64 = ["tasks"] "session_days", kinds::whole(1, 3650), Some("30"), Start,
