@@ -29,6 +29,7 @@ mod roundtrip;
 mod samples;
 
 use error::LoadError;
+use process::Process;
 use samples::Samples;
 
 #[derive(Debug, Parser)]
@@ -81,11 +82,14 @@ struct Window {
     /// Not measured, before it.
     #[arg(long, default_value_t = 1.0)]
     warm_up_secs: f64,
+    /// The server's process, to tell how much of a core it used.
+    #[arg(long)]
+    pid: Option<u32>,
 }
 
 impl Window {
     fn samples(self) -> Samples {
-        Samples::new(self.warm_up_secs, self.secs)
+        Samples::new(self.warm_up_secs, self.secs, self.pid.map(Process))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::error::LoadError;
 
@@ -36,6 +37,11 @@ impl Process {
         let limits = self.read("limits")?;
         number_after(&limits, "Max open files").ok_or_else(|| unknown("limits", &limits))
     }
+}
+
+/// Processor time that this program has used.
+pub(crate) fn own_cpu() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap_or_default()
 }
 
 fn unknown(file: &str, text: &str) -> LoadError {

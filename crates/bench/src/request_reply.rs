@@ -15,13 +15,13 @@ pub(crate) fn run(arguments: &Pairs) -> Result<Value, LoadError> {
     let mut reactor = Reactor::new()?;
     let mut requests = Vec::with_capacity(arguments.pairs);
     for pair in 0..arguments.pairs {
-        reactor.adopt(nats::connect(arguments.server, &[&format!("task.{pair}")])?)?;
+        reactor.adopt(nats::connect(arguments.server, &[&format!("ask.{pair}")])?)?;
     }
     for pair in 0..arguments.pairs {
         let inbox = format!("_INBOX.{pair}");
         reactor.adopt(nats::connect(arguments.server, &[&inbox])?)?;
         let mut request = Vec::new();
-        publish(&mut request, &format!("task.{pair}"), &inbox, TASK);
+        publish(&mut request, &format!("ask.{pair}"), &inbox, TASK);
         requests.push(request);
     }
     let began = vec![Instant::now(); arguments.pairs];

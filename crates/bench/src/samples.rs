@@ -6,23 +6,44 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::process::{Process, own_cpu};
+
 /// The times of one load.
 pub(crate) struct Samples {
     from: Instant,
     until: Instant,
     nanos: Vec<u64>,
+    server: Option<Process>,
+    /// When the first time was recorded, and what the server and this program had used then.
+    opened: Option<(Instant, Usage)>,
+}
+
+/// Processor time of both sides; the server's where it is known.
+struct Usage {
+    server: Option<Duration>,
+    load: Duration,
+}
+
+impl Usage {
+    fn now(server: Option<Process>) -> Self {
+        Self { server: server.and_then(|server| server.cpu().ok()), load: own_cpu() }
+    }
 }
 
 impl Samples {
-    /// A window of `secs` that opens after `warm_up_secs`.
-    pub(crate) fn new(warm_up_secs: f64, secs: f64) -> Self {
+    /// A window of `secs` that opens after `warm_up_secs`; `server` is watched meanwhile.
+    pub(crate) fn new(warm_up_secs: f64, secs: f64, server: Option<Process>) -> Self {
         let from = Instant::now() + Duration::from_secs_f64(warm_up_secs);
-        Self { from, until: from + Duration::from_secs_f64(secs), nanos: Vec::new() }
+        let until = from + Duration::from_secs_f64(secs);
+        Self { from, until, nanos: Vec::new(), server, opened: None }
     }
 
     /// Something that began at `began` has ended.
     pub(crate) fn record(&mut self, began: Instant, now: Instant) {
         if now >= self.from && now < self.until {
+            if self.opened.is_none() {
+                self.opened = Some((now, Usage::now(self.server)));
+            }
             self.nanos.push(nanos_of(now.duration_since(began)));
         }
     }
@@ -36,11 +57,17 @@ impl Samples {
         self.until.saturating_duration_since(Instant::now()) + Duration::from_secs(30)
     }
 
-    /// `{"count","per_sec","p50_ms","p99_ms","max_ms"}`.
+    /// `{"count","per_sec","p50_ms","p99_ms","max_ms","server_cpu","load_cpu"}`, the last two as
+    /// shares of a core.
     pub(crate) fn summary(mut self) -> Value {
         let secs = self.until.duration_since(self.from).as_secs_f64();
         let mut summary = latencies(&mut self.nanos);
         summary["per_sec"] = json!(self.nanos.len() as f64 / secs);
+        let Some((since, before)) = self.opened else { return summary };
+        let (now, secs) = (Usage::now(self.server), since.elapsed().as_secs_f64());
+        let used = now.server.zip(before.server).map(|(now, before)| (now - before).as_secs_f64());
+        summary["server_cpu"] = json!(used.map(|used| used / secs));
+        summary["load_cpu"] = json!((now.load - before.load).as_secs_f64() / secs);
         summary
     }
 }
@@ -84,7 +111,7 @@ mod tests {
 
     #[test]
     fn only_what_ends_in_the_window_counts() {
-        let mut samples = Samples::new(1.0, 2.0);
+        let mut samples = Samples::new(1.0, 2.0, None);
         let ms = Duration::from_millis(1);
         for end in [samples.from - ms, samples.from, samples.until - ms, samples.until] {
             samples.record(end - ms, end);
