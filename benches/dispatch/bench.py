@@ -145,7 +145,8 @@ def main():
     data = pathlib.Path(tempfile.mkdtemp(prefix="bench-dispatch-", dir=options.data or "/var/tmp"))
     try:
         data.chmod(0o755)
-        kinds = Kinds(BENCH, built("gatehouse", options.gatehouse), data)
+        program = built("gatehouse", options.gatehouse)
+        kinds = Kinds(BENCH, program, data, plan.agents + SPARE_FILES)
         description = about(kinds, options)
         measured, failed = measure(Rows(kinds, tool, plan), options.rows)
     finally:

@@ -55,10 +55,14 @@ def listening(server):
 
 
 class Kinds:
-    """Makes specifications. ``data`` is the directory below which everything is stored."""
+    """Makes specifications.
 
-    def __init__(self, bench, gatehouse, data):
-        self.program, self.data = gatehouse, data
+    ``data`` is the directory below which everything is stored; ``connections`` is how many ours
+    must take at once.
+    """
+
+    def __init__(self, bench, gatehouse, data, connections):
+        self.program, self.data, self.connections = gatehouse, data, connections
         self.nats_server = bench / "nats" / "bin" / "nats-server"
         # Debian keeps each version's programs out of the PATH.
         debian = pathlib.Path("/usr/lib/postgresql").glob("*/bin/initdb")
@@ -90,7 +94,8 @@ class Kinds:
         directory, password = self.directory(name), secrets.token_hex(16)
         database, config, port = directory / "tasks.db", directory / "gatehouse.ini", free_port()
         lines = ["[network]", "bindto=127.0.0.1", f"port={port}", "[log]", "access=off"]
-        lines += ["level=warning", "[tasks]", f"database={database}"]
+        lines += ["level=warning", "[limits]", f"connections_max={self.connections}"]
+        lines += ["[tasks]", f"database={database}"]
         config.write_text("\n".join(lines) + "\n")
         words = [self.program, "addaccount", database, "bench", "admin"]
         self._run(words, input=password + "\n")
