@@ -36,7 +36,6 @@ class Rows:
 
     def __init__(self, kinds, tool, plan):
         self.kinds, self.tool, self.plan = kinds, tool, plan
-        self._disk = None
 
     def _start(self, servers, spec):
         return listening(servers.start(spec, self.plan.server_core))
@@ -55,20 +54,19 @@ class Rows:
 
     def disk(self):
         """How many events the disk can make durable when 64 clients wait for each commit."""
-        if self._disk is None:
-            words = ["disk", "--dir", self.kinds.data, "--clients", CLIENTS]
-            self._disk = self.tool(self.plan, *words, "--secs", min(self.plan.secs, 3))
-        found = self._disk
+        words = ["disk", "--dir", self.kinds.data, "--clients", CLIENTS]
+        found = self.tool(self.plan, *words, "--secs", min(self.plan.secs, 3))
         facts = [
             (f"writes of {found['bytes']} bytes synced, {how}", found[how]["per_sec"], "/s")
             for how in ("appending", "overwriting")
         ]
-        facts.append((f"the disk's limit with {CLIENTS} clients", found["limit_per_sec"], "events/s"))
+        limit = f"the disk's limit with {CLIENTS} clients"
+        facts.append((limit, found["limit_per_sec"], "events/s"))
         return {"title": "disk", "samples": found, "facts": facts, "verdicts": []}
 
     def events(self):
         """Events, each acknowledged when it is durable."""
-        limit = self.disk()["samples"]["limit_per_sec"]
+        disks = [self.disk()]
         with Servers() as servers:
             ours, words = self._ours(servers)
             spec = self.kinds.postgres()
@@ -85,7 +83,12 @@ class Rows:
                 through("JetStream, not synced", plain, "jetstream-events"),
             ])
         mine, found = row["loads"][OURS]["per_sec"], row["loads"]
-        bar = min(EVENTS_PER_SEC_MIN, limit)
+        # Before and after: a disk that was slow for a moment is no excuse.
+        disks.append(self.disk())
+        limits = [disk["samples"]["limit_per_sec"] for disk in disks]
+        bar = min(EVENTS_PER_SEC_MIN, max(limits))
+        limit = "the disk's limit, the better of before and after"
+        row["facts"] = [(limit, max(limits), "events/s")]
         row["verdicts"].append(verdict(row["title"], "/s", mine, None, None, bar))
         for peer, bar in (("PostgreSQL", 1.6), (ALWAYS, 5), ("JetStream, not synced", None)):
             rate = found[peer]["per_sec"]
