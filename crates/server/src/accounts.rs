@@ -26,9 +26,12 @@ mod sessions;
 pub mod token;
 mod verified;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use database::rusqlite::{self, Connection};
 use database::{Ack, Database, DatabaseError};
@@ -206,6 +209,8 @@ impl Accounts {
             if let Ok(value) = &outcome {
                 then(&inner, value);
             }
+            // Whoever is told may close the database: it must not be held here by then.
+            drop(inner);
             // Nobody may wait any more.
             let _ = tell.send(outcome);
         });
@@ -311,6 +316,11 @@ impl Account {
     fn identity(&self) -> Identity {
         Identity { account: self.id, name: Arc::clone(&self.name), role: self.role }
     }
+}
+
+/// The time by which attempts are counted; tests can stop it.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 /// Milliseconds since 1970; negative before.

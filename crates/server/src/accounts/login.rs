@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use database::DatabaseError;
 use wire::Secret;
@@ -16,7 +16,7 @@ use super::directory::Account;
 use super::role::Role;
 use super::sessions::{self, NewSession};
 use super::token::{self, Digest};
-use super::{Accounts, AuthError, Identity, Inner, milliseconds, passwords};
+use super::{Accounts, AuthError, Identity, Inner, milliseconds, now, passwords};
 
 /// What somebody logs in with.
 #[derive(Clone, Copy)]
@@ -122,11 +122,11 @@ impl Accounts {
         {
             return Err(self.inner.count(attempt));
         }
-        self.inner.attempts().check(attempt, Instant::now())?;
+        self.inner.attempts().check(attempt, now())?;
         let inner = Arc::clone(&self.inner);
         let code = Secret::new(code);
         let work = move || {
-            inner.attempts().take(attempt, Instant::now())?;
+            inner.attempts().take(attempt, now())?;
             let account = accounts.iter().find(|account| inner.is_passcode_of(account, &code));
             let account = account.ok_or(AuthError::Refused)?;
             inner.welcome(account, inner.tag(account, code.expose()), attempt)

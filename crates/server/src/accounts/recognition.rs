@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use wire::Secret;
 
@@ -16,7 +16,7 @@ use super::directory::Account;
 use super::token::{self, Digest};
 use super::verified::Recall;
 use super::{
-    Accounts, AuthError, Identity, Inner, hardware_digest, milliseconds, passwords, sessions,
+    Accounts, AuthError, Identity, Inner, hardware_digest, milliseconds, now, passwords, sessions,
 };
 
 /// What can be said at once.
@@ -130,7 +130,7 @@ impl Inner {
         if has_none || !is_possible || self.tags.is_wrong(&tag) {
             return Answer::Known(Err(self.count(attempt)));
         }
-        if let Err(too_many) = self.attempts().check(attempt, Instant::now()) {
+        if let Err(too_many) = self.attempts().check(attempt, now()) {
             return Answer::Known(Err(too_many.into()));
         }
         Answer::Ask(Box::new(Question { account, password: Secret::new(password), tag, attempt }))
@@ -159,14 +159,14 @@ impl Inner {
         from: IpAddr,
     ) -> Result<Identity, AuthError> {
         let attempts = self.attempts();
-        attempts.check(attempts.attempt(from, target), Instant::now())?;
+        attempts.check(attempts.attempt(from, target), now())?;
         account.proven.remember_place(Place::of(from));
         Ok(account.identity())
     }
 
     /// Counts a failure, and says what it is answered with.
     pub(super) fn count(&self, attempt: Attempt) -> AuthError {
-        match self.attempts().take(attempt, Instant::now()) {
+        match self.attempts().take(attempt, now()) {
             Ok(()) => AuthError::Refused,
             Err(too_many) => too_many.into(),
         }
@@ -175,7 +175,7 @@ impl Inner {
     /// Hashes the password and compares. Slow.
     fn verify(&self, question: Question) -> Result<Identity, AuthError> {
         let Question { account, password, tag, attempt } = question;
-        self.attempts().take(attempt, Instant::now())?;
+        self.attempts().take(attempt, now())?;
         // Another request may have asked the same while this one waited for its turn.
         let recall = account.as_ref().map(|it| it.proven.recall(&tag, attempt.place()));
         let is_right = match recall {

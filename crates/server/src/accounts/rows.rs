@@ -128,3 +128,26 @@ pub(super) fn set_setting(
     let sql = "UPDATE settings SET value = ?2 WHERE name = ?1";
     connection.prepare_cached(sql)?.execute((name, value)).map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::accounts::schema::MIGRATIONS;
+
+    #[test]
+    fn there_is_a_bounded_number_of_pass_codes() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(MIGRATIONS.steps[0]).unwrap();
+        let proof = Proof { is_passcode: true, ..Proof::default() };
+        let passcode = NewAccount { name: None, role: Role::Admin, proof };
+        for _ in 0..PASSCODES_MAX {
+            assert!(insert(&connection, &passcode, 0).unwrap().is_ok());
+        }
+        let refused = insert(&connection, &passcode, 0).unwrap();
+        assert_eq!(refused.map(drop), Err(Refusal::TooMany));
+        let name = Some(AccountName::parse("a").unwrap());
+        let named = NewAccount { name, proof: Proof::default(), ..passcode };
+        assert!(insert(&connection, &named, 0).unwrap().is_ok());
+        assert_eq!(insert(&connection, &named, 0).unwrap().map(drop), Err(Refusal::Taken));
+    }
+}
