@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
+use cli::dispatch::DispatchCommand;
 use cli::plugin::PluginArgs;
 use server::config::Level;
 
@@ -18,6 +19,8 @@ pub(crate) enum Task {
     Config(ConfigCommand),
     /// Look after plugins of a running server.
     Plugin(PluginWithFile),
+    /// Speak to a running server about agents, tasks and events.
+    Dispatch(DispatchCommand),
 }
 
 /// One self-hosted server: drop a plugin into a folder, get an authenticated HTTP endpoint.
@@ -37,6 +40,8 @@ enum Command {
     Config(ConfigCommand),
     /// List, reload, load, unload or write plugins
     Plugin(PluginWithFile),
+    #[command(flatten)]
+    Dispatch(DispatchCommand),
 }
 
 /// Arguments of `gatehouse serve`.
@@ -137,6 +142,7 @@ pub(crate) fn parse() -> Task {
         Command::Serve(arguments) => Task::Serve(arguments),
         Command::Config(command) => Task::Config(command),
         Command::Plugin(arguments) => Task::Plugin(arguments),
+        Command::Dispatch(command) => Task::Dispatch(command),
     }
 }
 

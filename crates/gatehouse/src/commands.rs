@@ -27,6 +27,7 @@ impl Task {
                 show(ini_file, default, json)
             }
             Self::Plugin(arguments) => plugin(arguments),
+            Self::Dispatch(command) => command.main(&configured_if_any),
         }
     }
 }
@@ -134,6 +135,12 @@ fn package() -> Result<PathBuf, CliError> {
     let mut path = Package::install().map_err(refused)?.program().to_owned();
     path.pop();
     Ok(path)
+}
+
+/// The server of the configuration file that is named or found, if there is one.
+fn configured_if_any(file: Option<PathBuf>) -> Result<Option<Connection>, CliError> {
+    let file = file.or_else(|| find_file(None).ok());
+    file.map(|file| configured(Some(file))).transpose()
 }
 
 /// The server that the configuration file describes; without a file, the embedded configuration's.

@@ -1,3 +1,5 @@
+//! Calls about agents, tasks, events and files, each with the request it makes.
+
 use std::time::Duration;
 
 use wire::Secret;
