@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
+use cli::dispatch::DispatchCommand;
 use cli::plugin::PluginArgs;
 use server::config::Level;
 
@@ -24,6 +25,8 @@ pub(crate) enum Task {
     Server(ServerArgs),
     /// Do something with a database.
     Database(DatabaseCommand),
+    /// Speak to a running server about agents, tasks and events.
+    Dispatch(DispatchCommand),
 }
 
 /// One self-hosted server: drop a plugin into a folder, get an authenticated HTTP endpoint.
@@ -47,6 +50,8 @@ enum Command {
     Server(ServerArgs),
     #[command(flatten)]
     Database(DatabaseCommand),
+    #[command(flatten)]
+    Dispatch(DispatchCommand),
 }
 
 /// Arguments of `gatehouse serve`.
@@ -239,6 +244,7 @@ pub(crate) fn parse() -> Result<Task, Complaint> {
         Command::Plugin(arguments) => Task::Plugin(arguments),
         Command::Server(arguments) => Task::Server(arguments),
         Command::Database(command) => Task::Database(command),
+        Command::Dispatch(command) => Task::Dispatch(command),
     })
 }
 

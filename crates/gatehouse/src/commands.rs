@@ -29,6 +29,7 @@ impl Task {
             Self::Plugin(arguments) => plugin(arguments),
             Self::Server(arguments) => serve_tasks(arguments),
             Self::Database(command) => command.run(),
+            Self::Dispatch(command) => command.main(&configured_if_any),
         }
     }
 }
@@ -151,6 +152,12 @@ fn package() -> Result<PathBuf, CliError> {
     let mut path = Package::install().map_err(refused)?.program().to_owned();
     path.pop();
     Ok(path)
+}
+
+/// The server of the configuration file that is named or found, if there is one.
+fn configured_if_any(file: Option<PathBuf>) -> Result<Option<Connection>, CliError> {
+    let file = file.or_else(|| find_file(None).ok());
+    file.map(|file| configured(Some(file))).transpose()
 }
 
 /// The server that the configuration file describes; without a file, the embedded configuration's.

@@ -8,7 +8,7 @@ use std::io::{self, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use database::{Database, DatabaseError, FOREIGN_CHANGE_DELAY};
+use database::{Database, DatabaseError};
 use server::accounts::admin::{self, Listed};
 use server::accounts::{AccountName, ChangeError, MIGRATIONS, Role};
 
@@ -81,8 +81,6 @@ impl DatabaseCommand {
             Self::Backup { database, file } => database::back_up(&database, &file)?,
             Self::Restore { file, database } => database::restore(&file, &database)?,
         }
-        // A server that has the file open has noticed by then.
-        std::thread::sleep(FOREIGN_CHANGE_DELAY);
         tell("OK.");
         Ok(())
     }

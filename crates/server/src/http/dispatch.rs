@@ -187,6 +187,13 @@ pub(super) async fn answer(endpoint: Endpoint, mut request: Request<'_>) -> Resp
     answer.unwrap_or_else(|refusal| refusal.response())
 }
 
+/// Nothing is at `path`.
+#[must_use]
+pub fn not_found(path: &str) -> Response<Body> {
+    let path: String = path.chars().take(200).collect();
+    Refusal::new(StatusCode::NOT_FOUND, format!("Nothing answers at {path}")).response()
+}
+
 #[cfg(test)]
 mod tests_of_paths {
     use super::*;

@@ -138,7 +138,10 @@ impl Door {
         if let Some(control) = control_routes::find_unslashed_load(path) {
             return control_routes::answer(site, policy, control, client, &head, incoming).await;
         }
-        error::not_found(path)
+        match site.dispatch {
+            Some(_) => dispatch::not_found(path),
+            None => error::not_found(path),
+        }
     }
 }
 

@@ -153,6 +153,8 @@ async fn one(
 }
 
 type Ended = tokio::sync::oneshot::Receiver<Arc<Ending>>;
+/// A target, and the task that is on its way to it.
+type Sent = (Arc<str>, Result<(TaskId, Ended), Refusal>);
 
 async fn stored(enqueued: Enqueued) -> Result<(TaskId, Ended), Refusal> {
     let Enqueued { id, stored, ended } = enqueued;
@@ -209,9 +211,7 @@ async fn many(
     }
 }
 
-fn ids(
-    sent: &[(Arc<str>, Result<(TaskId, Ended), Refusal>)],
-) -> http::Response<plugins::call::Body> {
+fn ids(sent: &[Sent]) -> http::Response<plugins::call::Body> {
     let mut ids = serde_json::Map::new();
     let mut failed = serde_json::Map::new();
     for (name, outcome) in sent {
@@ -230,7 +230,7 @@ fn ids(
 /// In the order of the targets; each waits for the others, but no longer than all may.
 async fn results(
     dispatch: &Dispatch,
-    sent: Vec<(Arc<str>, Result<(TaskId, Ended), Refusal>)>,
+    sent: Vec<Sent>,
     until: Instant,
 ) -> http::Response<plugins::call::Body> {
     let mut text = answer::Text::new("{\"error\":false,\"results\":[", 128 * sent.len());
