@@ -11,7 +11,7 @@
 //! ```
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -73,6 +73,17 @@ pub struct Open {
     pub waiters: Vec<oneshot::Sender<Arc<Ending>>>,
 }
 
+impl Open {
+    /// When it expires, and when the lease is over under which it was handed out.
+    fn deadlines(&self) -> impl Iterator<Item = Instant> + use<> {
+        let lease_end = match self.phase {
+            Phase::Taken { until, .. } => until,
+            Phase::Storing | Phase::Queued | Phase::Unsure => None,
+        };
+        self.expires.into_iter().chain(lease_end)
+    }
+}
+
 /// One agent's part.
 #[derive(Debug, Default)]
 struct Desk {
@@ -123,7 +134,7 @@ pub struct Ledger {
     settings: Settings,
     tasks: HashMap<TaskId, Open>,
     desks: HashMap<AgentId, Desk>,
-    deadlines: BinaryHeap<Reverse<(Instant, TaskId)>>,
+    deadlines: BTreeSet<(Instant, TaskId)>,
     bodies: usize,
     next_task: u64,
     next_claim: u64,
@@ -138,7 +149,7 @@ impl Ledger {
             settings,
             tasks: HashMap::new(),
             desks: HashMap::new(),
-            deadlines: BinaryHeap::new(),
+            deadlines: BTreeSet::new(),
             bodies: 0,
             next_task,
             next_claim: (u64::from(run) << 32) + 1,
@@ -173,32 +184,51 @@ impl Ledger {
                 self.bodies += body.len();
             }
         }
-        if let Some(expires) = open.expires {
-            self.deadlines.push(Reverse((expires, id)));
-        }
         let desk = self.desks.entry(open.agent).or_default();
         match open.phase {
-            Phase::Storing => {}
             Phase::Queued => {
                 desk.queue.insert((Reverse(open.priority), id));
             }
             Phase::Unsure => desk.unsure.push(id),
-            Phase::Taken { until: Some(until), .. } => {
-                self.deadlines.push(Reverse((until, id)));
-            }
-            Phase::Taken { until: None, .. } => {}
+            Phase::Storing | Phase::Taken { .. } => {}
         }
         self.tasks.insert(id, open);
+        self.watch(id);
+    }
+
+    /// Sees to it that [`Ledger::due`] finds the task when its time comes, or at once where it has come already.
+    fn watch(&mut self, id: TaskId) {
+        let Some(open) = self.tasks.get(&id) else { return };
+        self.deadlines.extend(open.deadlines().map(|deadline| (deadline, id)));
+    }
+
+    /// Forgets the deadlines of a task that changes or ends: they would stay until their time comes, and that may be
+    /// a year.
+    fn unwatch(&mut self, id: TaskId) {
+        let Some(open) = self.tasks.get(&id) else { return };
+        for deadline in open.deadlines() {
+            self.deadlines.remove(&(deadline, id));
+        }
+    }
+
+    /// Puts an open task into its place in the queue. Returns the bell to ring.
+    fn queue(&mut self, id: TaskId) -> Option<Arc<Bell>> {
+        self.unwatch(id);
+        let open = self.tasks.get_mut(&id)?;
+        open.phase = Phase::Queued;
+        let (agent, key) = (open.agent, (Reverse(open.priority), id));
+        let desk = self.desks.entry(agent).or_default();
+        desk.queue.insert(key);
+        let bell = Arc::clone(&desk.bell);
+        // Its lifetime may have ended while it was not queued.
+        self.watch(id);
+        Some(bell)
     }
 
     /// The task is on the disk: it may be handed out. Returns the bell to ring.
     pub fn stored(&mut self, id: TaskId) -> Option<Arc<Bell>> {
-        let open = self.tasks.get_mut(&id).filter(|open| open.phase == Phase::Storing)?;
-        open.phase = Phase::Queued;
-        let key = (Reverse(open.priority), id);
-        let desk = self.desks.entry(open.agent).or_default();
-        desk.queue.insert(key);
-        Some(Arc::clone(&desk.bell))
+        self.tasks.get(&id).filter(|open| open.phase == Phase::Storing)?;
+        self.queue(id)
     }
 
     /// Hands out up to `max` tasks. What has expired is left to [`Ledger::due`].
@@ -224,10 +254,10 @@ impl Ledger {
             open.phase = Phase::Taken { claim, until };
             open.attempts += 1;
             open.taken_at = Some(now_ms);
-            if let Some(until) = until {
-                self.deadlines.push(Reverse((until, task)));
-            }
             claimed.push(Claimed { task, claim, attempts: open.attempts, body: open.body.clone() });
+            if until.is_some() {
+                self.watch(task);
+            }
         }
         claimed
     }
@@ -252,13 +282,9 @@ impl Ledger {
         {
             return None;
         }
-        open.phase = Phase::Queued;
         // It was never there, so it was no attempt.
         open.attempts = open.attempts.saturating_sub(1);
-        let key = (Reverse(open.priority), id);
-        let desk = self.desks.entry(open.agent).or_default();
-        desk.queue.insert(key);
-        Some(Arc::clone(&desk.bell))
+        self.queue(id)
     }
 
     /// A task comes to its end, if nothing else ends it: `by` is the agent that sends a result, if one does, and
@@ -295,6 +321,7 @@ impl Ledger {
 
     /// Its end is on the disk: it is no longer open.
     pub fn ended(&mut self, id: TaskId) -> Option<Open> {
+        self.unwatch(id);
         let open = self.tasks.remove(&id)?;
         self.bodies -= open.body.as_ref().map_or(0, Bytes::len);
         Some(open)
@@ -304,13 +331,15 @@ impl Ledger {
     pub fn end_failed(&mut self, id: TaskId) -> Option<Arc<Bell>> {
         let open = self.tasks.get_mut(&id)?;
         open.is_ending = false;
-        if open.phase != Phase::Queued {
-            return None;
+        match open.phase {
+            Phase::Queued => return self.queue(id),
+            // A poll may have passed over it meanwhile.
+            Phase::Unsure => self.desks.entry(open.agent).or_default().unsure.push(id),
+            Phase::Storing | Phase::Taken { .. } => {}
         }
-        let key = (Reverse(open.priority), id);
-        let desk = self.desks.entry(open.agent).or_default();
-        desk.queue.insert(key);
-        Some(Arc::clone(&desk.bell))
+        // If it was its time that ended it, that is tried again.
+        self.watch(id);
+        None
     }
 
     /// The agent works on it still. Says whether it holds the task.
@@ -322,35 +351,38 @@ impl Ledger {
         lease: Duration,
         now: Instant,
     ) -> bool {
-        let Some(open) = self.tasks.get_mut(&id).filter(|open| open.agent == agent) else {
-            return false;
+        let holds = |open: &&Open| {
+            matches!(open.phase, Phase::Taken { claim: held, until: Some(until) }
+                if held == claim && until > now)
+                && open.agent == agent
+                && !open.is_ending
         };
-        let Phase::Taken { claim: held, until: Some(until) } = &mut open.phase else {
-            return false;
-        };
-        if *held != claim || *until <= now || open.is_ending {
+        if self.tasks.get(&id).filter(holds).is_none() {
             return false;
         }
-        *until = now + lease;
-        self.deadlines.push(Reverse((*until, id)));
+        self.unwatch(id);
+        if let Some(open) = self.tasks.get_mut(&id) {
+            open.phase = Phase::Taken { claim, until: Some(now + lease) };
+        }
+        self.watch(id);
         true
     }
 
     /// When [`Ledger::due`] is to be asked again.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.deadlines.peek().map(|Reverse((deadline, _))| *deadline)
+        self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 
     /// Up to `max` tasks whose time has come; the tasks to end are not yet being ended.
     pub fn due(&mut self, now: Instant, max: usize) -> Vec<Due> {
         let mut due = Vec::new();
         while due.len() < max {
-            match self.deadlines.peek() {
-                Some(Reverse((deadline, _))) if *deadline <= now => {}
+            match self.deadlines.first() {
+                Some((deadline, _)) if *deadline <= now => {}
                 _ => break,
             }
-            let Some(Reverse((_, id))) = self.deadlines.pop() else { break };
+            let Some((_, id)) = self.deadlines.pop_first() else { break };
             due.extend(self.due_now(id, now));
         }
         due
@@ -376,11 +408,8 @@ impl Ledger {
                 Some(Due::End(id, Outcome::Expired, "its agent did not answer in time"))
             }
             Phase::Taken { .. } => {
-                open.phase = Phase::Queued;
                 let agent = open.agent;
-                let key = (Reverse(open.priority), id);
-                self.desks.entry(agent).or_default().queue.insert(key);
-                Some(Due::Ring(agent))
+                self.queue(id).map(|_| Due::Ring(agent))
             }
         }
     }
@@ -422,8 +451,14 @@ impl Ledger {
 
     /// An agent begins (or ends) to wait for tasks.
     pub fn polls(&mut self, agent: AgentId, begins: bool, now: Instant) {
-        let desk = self.desks.entry(agent).or_default();
-        desk.pollers = if begins { desk.pollers + 1 } else { desk.pollers.saturating_sub(1) };
+        if begins {
+            self.desks.entry(agent).or_default().pollers += 1;
+        }
+        // An agent that was removed while it waited has no desk any more, and gets none by leaving.
+        let Some(desk) = self.desks.get_mut(&agent) else { return };
+        if !begins {
+            desk.pollers = desk.pollers.saturating_sub(1);
+        }
         desk.seen = Some(now);
     }
 

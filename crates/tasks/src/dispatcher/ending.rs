@@ -1,0 +1,154 @@
+//! How tasks end: by a result, by somebody, by time.
+//!
+//! Invariant: a task ends once. Who waits for it is told when its end is on the disk; an end that cannot be stored
+//! did not happen.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::{CancelError, Dispatcher, Shared, Told, blocking, confirmed};
+use crate::ledger::{Judgement, Phase};
+use crate::store::{Late, StoreError, Stored};
+use crate::task::{AgentId, Claim, Ending, Outcome, TaskId, now_ms};
+
+impl Dispatcher {
+    /// An agent's result. The first one wins; a late one is kept as such.
+    ///
+    /// # Errors
+    /// When it cannot be stored.
+    pub async fn complete(
+        &self,
+        agent: AgentId,
+        task: TaskId,
+        claim: Option<Claim>,
+        result: Bytes,
+    ) -> Result<Judgement, StoreError> {
+        let judgement = {
+            let mut ledger = self.shared.ledger();
+            let now = Instant::now();
+            ledger.seen(agent, now);
+            ledger.begin_end(task, Some(agent), claim, now)
+        };
+        match judgement {
+            Judgement::First => {
+                let told = self.shared.store_end(task, Outcome::Done, None, Some(result));
+                told.await.unwrap_or(Err(StoreError::Ended))?;
+                Ok(Judgement::First)
+            }
+            Judgement::Late => self.keep_late(task, claim, result).await,
+            Judgement::Unknown => {
+                let store = Arc::clone(&self.shared.store);
+                let stored = blocking(move || store.task(task)).await?;
+                let is_its = |s: &Stored| s.task.agent == agent && s.ending.is_some();
+                if stored.is_some_and(|stored| is_its(&stored)) {
+                    return self.keep_late(task, claim, result).await;
+                }
+                tracing::info!(
+                    task = task.0,
+                    agent = agent.0,
+                    "a result for no task of this agent"
+                );
+                Ok(Judgement::Unknown)
+            }
+        }
+    }
+
+    async fn keep_late(
+        &self,
+        task: TaskId,
+        claim: Option<Claim>,
+        result: Bytes,
+    ) -> Result<Judgement, StoreError> {
+        tracing::info!(task = task.0, "a late result");
+        let (tell, told) = confirmed();
+        let late = Late { task, claim, at: now_ms(), result };
+        self.shared.store.add_late(late, Box::new(tell));
+        told.await.unwrap_or(Err(StoreError::Ended))?;
+        Ok(Judgement::Late)
+    }
+
+    /// Ends a task before its agent does. `only_queued` leaves one alone that its agent has.
+    ///
+    /// # Errors
+    /// When there is none, it has ended, or the end cannot be stored.
+    pub async fn cancel(
+        &self,
+        task: TaskId,
+        why: &str,
+        only_queued: bool,
+    ) -> Result<(), CancelError> {
+        if only_queued {
+            let is_queued = self.shared.ledger().get(task).map(|open| open.phase == Phase::Queued);
+            if is_queued == Some(false) {
+                return Err(CancelError::Ended);
+            }
+        }
+        match self.shared.end(task, Outcome::Cancelled, why) {
+            Ok(told) => Ok(told.await.unwrap_or(Err(StoreError::Ended))?),
+            Err(Judgement::First | Judgement::Late) => Err(CancelError::Ended),
+            Err(Judgement::Unknown) => {
+                let store = Arc::clone(&self.shared.store);
+                match blocking(move || store.task(task)).await? {
+                    Some(_) => Err(CancelError::Ended),
+                    None => Err(CancelError::Unknown),
+                }
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Ends a task without its agent; says why not otherwise.
+    pub(crate) fn end(
+        self: &Arc<Self>,
+        task: TaskId,
+        outcome: Outcome,
+        why: &str,
+    ) -> Result<Told<()>, Judgement> {
+        match self.ledger().begin_end(task, None, None, Instant::now()) {
+            Judgement::First => {}
+            other => return Err(other),
+        }
+        Ok(self.store_end(task, outcome, Some(why.into()), None))
+    }
+
+    /// Stores the end of a task that is being ended; then tells who waits for it.
+    fn store_end(
+        self: &Arc<Self>,
+        task: TaskId,
+        outcome: Outcome,
+        reason: Option<Arc<str>>,
+        result: Option<Bytes>,
+    ) -> Told<()> {
+        let (attempts, taken_at) = match self.ledger().get(task) {
+            Some(open) => (open.attempts, open.taken_at),
+            None => (0, None),
+        };
+        let ended_at = now_ms();
+        let ending = Ending { task, outcome, attempts, taken_at, ended_at, reason, result };
+        let (tell, told) = confirmed();
+        let (shared, end) = (Arc::clone(self), ending.clone());
+        let then = move |outcome: Result<(), StoreError>| {
+            match &outcome {
+                Ok(()) => shared.tell_end(end),
+                Err(_) => shared.ring(|ledger| ledger.end_failed(task)),
+            }
+            tell(outcome);
+        };
+        self.store.end_task(ending, Box::new(then));
+        told
+    }
+
+    fn tell_end(&self, ending: Ending) {
+        let open = self.ledger().ended(ending.task);
+        let waiters = open.map(|open| open.waiters).unwrap_or_default();
+        let ending = Arc::new(ending);
+        for waiter in waiters {
+            // Who has left is not told: the end is kept for when they come back.
+            let _ = waiter.send(Arc::clone(&ending));
+        }
+        self.output_bell.notify_waiters();
+    }
+}

@@ -1,0 +1,60 @@
+//! How a task enters the ledger: when it is sent, and when the server starts again.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::LEASE_SECS_MAX;
+use crate::ledger::{Ledger, Open, Phase};
+use crate::settings::Settings;
+use crate::store::{ClaimNote, Loaded, Progress};
+use crate::task::Task;
+
+/// A task of which only what was sent is known.
+pub(super) fn opened(task: &Task, phase: Phase) -> Open {
+    Open {
+        agent: task.agent,
+        priority: task.priority,
+        phase,
+        is_ending: false,
+        body: Some(task.body.clone()),
+        attempts: 0,
+        attempts_max: task.attempts_max,
+        expires: None,
+        taken_at: None,
+        waiters: Vec::new(),
+    }
+}
+
+/// Brings the open tasks of an earlier run into the ledger.
+pub(super) fn take_up(
+    ledger: &mut Ledger,
+    loaded: Loaded,
+    settings: Settings,
+    now: Instant,
+    now_ms: u64,
+) {
+    // A clock that was set back must not make a lease last for years.
+    let from_now = |at: u64, secs_max: u64| {
+        now + Duration::from_millis(at.saturating_sub(now_ms).min(secs_max * 1000))
+    };
+    let ttl_max = settings.result_timeout.as_secs().max(366 * 86_400);
+    for (task, note) in loaded.open {
+        let phase = match note {
+            None => Phase::Queued,
+            Some(ClaimNote { progress: Progress::Returned, .. }) => Phase::Queued,
+            Some(ClaimNote { until_ms: Some(until), claim, .. }) => {
+                Phase::Taken { claim, until: Some(from_now(until, LEASE_SECS_MAX)) }
+            }
+            Some(ClaimNote { progress: Progress::Sending, .. }) => Phase::Unsure,
+            Some(ClaimNote { claim, .. }) => Phase::Taken { claim, until: None },
+        };
+        let mut open = opened(&task, phase);
+        open.expires = task.expires_at.map(|at| from_now(at, ttl_max));
+        if let Some(note) = note {
+            open.attempts = note.attempts;
+            open.taken_at = Some(note.taken_at);
+        }
+        ledger.add(task.id, open);
+    }
+}
