@@ -55,12 +55,27 @@ fn log_to_errors(verbose: bool) {
         .with_max_level(level)
         .with_target(false)
         .with_ansi(false)
-        .with_writer(io::stderr);
+        .with_writer(|| Unheard(io::stderr()));
     // The journal knows the time itself.
     if std::env::var_os("JOURNAL_STREAM").is_some() {
         log.without_time().init();
     } else {
         log.init();
+    }
+}
+
+/// Standard errors, or nothing once nobody listens there: a journal that restarts must not end us.
+struct Unheard(io::Stderr);
+
+impl Write for Unheard {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let _ = self.0.write_all(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let _ = self.0.flush();
+        Ok(())
     }
 }
 

@@ -109,7 +109,14 @@ fn listen_for_signals(agent: &Arc<Agent>) -> std::io::Result<()> {
     })
 }
 
+/// Starts a thread. One that fails takes the program with it: an agent that fetches but does not
+/// deliver, say, would be worse than one that is started anew.
 fn named(name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    let work = move || {
+        if catch_unwind(AssertUnwindSafe(work)).is_err() {
+            std::process::exit(101);
+        }
+    };
     thread::Builder::new().name(name.to_owned()).spawn(work).map(drop)
 }
 
@@ -175,6 +182,10 @@ impl Agent {
         let job = Arc::new(job);
         if !self.running.add(Arc::clone(&job), &self.shop.stop) {
             tracing::info!("task {}: came too late; the server offers it again", offer.id);
+            if let Some(claim) = &offer.claim {
+                // The shortest lease there is gives it back; should that fail, the old one runs out.
+                let _ = self.shop.connection.heartbeat(&offer.id, claim, Duration::from_secs(1));
+            }
             return false;
         }
         if let Err(error) = self.book.begin(offer) {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::agent::{ALL, Home, until};
+use crate::agent::{ALL, Home};
 use crate::server::{Answer, Server};
 
 #[test]
@@ -76,39 +76,49 @@ fn an_agent_that_is_not_known_says_what_to_do_and_stays_calm() {
         Some(Answer::json(403, &json!({"error": true, "msg": "Authorization failure"})))
     });
     let home = Home::new(&server, "");
-    let agent = home.start();
+    let mut agent = home.start();
+    let mut log = agent.log_until("enroll --force");
     let header = server.wait("a poll", |books| books.requests.first().cloned()).headers;
     assert_eq!(header["authorization"], "a1:hunter2");
     agent.terminate();
-    let (status, log) = agent.end();
-    assert!(status.success(), "an end when told, not by itself: {log}");
-    assert!(log.contains("Authorization failure") && log.contains("enroll --force"), "{log}");
+    let (status, rest) = agent.end();
+    assert!(status.success(), "an end when told, not by itself: {rest}");
+    log += &rest;
+    assert!(log.contains("Authorization failure"), "{log}");
     assert!(!log.contains("hunter2"));
     assert_eq!(server.change(|books| books.count("GET", "/tasks")), 1);
 }
 
 #[test]
 fn a_server_that_comes_later_is_found() {
-    let home = {
-        let server = Server::start();
-        Home::new(&server, ALL)
-    };
-    let agent = home.start();
-    std::thread::sleep(Duration::from_millis(300));
-    let server = Server::start();
-    drop(agent);
-    let text = fs::read_to_string(&home.config).unwrap();
-    let rest = text.lines().skip(1).collect::<Vec<_>>().join("\n");
-    fs::write(&home.config, format!("url='{}'\n{rest}", server.url)).unwrap();
-    let _agent = home.start();
+    // Bound and dropped: nobody listens there yet.
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let home = Home::at(&format!("http://{address}"), ALL);
+    let mut agent = home.start();
+    agent.log_until("cannot reach the server");
+    let server = Server::listening(std::net::TcpListener::bind(address).unwrap(), |_, _| None);
     assert_eq!(server.ask("1", json!({"type": "execute_cmd", "cmd": "echo 1"}))["output"], "1\n");
+}
+
+#[test]
+fn an_agent_whose_log_nobody_reads_goes_on() {
+    let server = Server::start();
+    let home = Home::new(&server, ALL);
+    let mut agent = home.start();
+    agent.log_until("fetching tasks");
+    agent.close_log();
+    for id in ["1", "2"] {
+        assert!(server.ask(id, json!({"type": "proclist"}))["procs"].is_array());
+    }
+    agent.terminate();
+    assert!(agent.end().0.success());
 }
 
 #[test]
 fn an_agent_that_is_told_to_stop_lets_its_tasks_finish_and_takes_no_more() {
     let server = Server::start();
     let home = Home::new(&server, ALL);
-    let agent = home.start();
+    let mut agent = home.start();
     let gate = home.path("gate");
     fs::write(&gate, "").unwrap();
     let wait =
@@ -116,11 +126,16 @@ fn an_agent_that_is_told_to_stop_lets_its_tasks_finish_and_takes_no_more() {
     server.offer("1", "c", json!({"type": "execute_cmd", "cmd": wait}));
     server.wait("the begin", |books| books.outputs.get("1").map(drop));
     agent.terminate();
-    // Whatever is offered from now on stays with the server.
-    until("the stop to be heard", || {
-        server.offer("2", "c", json!({"type": "execute_cmd", "cmd": "true"}));
-        true
+    agent.log_until("told to stop");
+    // What its last poll still brings is not begun, and given back at once.
+    let ran = home.path("ran");
+    let body = json!({"type": "execute_cmd", "cmd": format!("touch {}", ran.display())});
+    server.offer("2", "late", body);
+    server.wait("the giving back", |books| {
+        let mut asked = books.requests.iter().filter(|r| r.path == "/tasks_lease");
+        asked.any(|r| r.query["claim"] == "late" && r.query["lease"] == "1").then_some(())
     });
+    assert!(!ran.exists());
     fs::remove_file(gate).unwrap();
     let (status, log) = agent.end();
     assert!(status.success(), "{log}");

@@ -205,9 +205,11 @@ fn an_agent_that_is_updated_restarts_as_the_new_program_with_all_delivered() {
     let mut home = Home::new(&server, ALL);
     home.program = home.path("gatehouse-agent");
     fs::copy(real, &home.program).unwrap();
-    let agent = home.start();
+    let mut agent = home.start();
     let result = server.ask("1", body.clone());
     assert_eq!(result["error"], false, "{result}");
+    agent.log_until("restarting as");
+    agent.log_until("fetching tasks");
     // The same process, another program; it goes on with its work, and commands run.
     let pid = json!({"type": "execute_cmd", "cmd": "ps -o ppid= -p $PPID"});
     let parent = server.ask("2", pid)["output"].as_str().unwrap().trim().to_owned();

@@ -4,43 +4,43 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 /// How long anything may take before a test has failed.
-pub const LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone)]
-pub struct Request {
-    pub method: String,
-    pub path: String,
-    pub query: BTreeMap<String, String>,
-    pub headers: BTreeMap<String, String>,
-    pub body: Vec<u8>,
+pub(crate) struct Request {
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) query: BTreeMap<String, String>,
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Request {
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap()
     }
 }
 
-pub struct Answer {
+pub(crate) struct Answer {
     status: u16,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
 }
 
 impl Answer {
-    pub fn json(status: u16, body: &Value) -> Self {
+    pub(crate) fn json(status: u16, body: &Value) -> Self {
         Self { status, headers: Vec::new(), body: body.to_string().into_bytes() }
     }
-    pub fn bytes(status: u16, body: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn bytes(status: u16, body: impl Into<Vec<u8>>) -> Self {
         Self { status, headers: Vec::new(), body: body.into() }
     }
-    pub fn header(mut self, name: &str, value: impl ToString) -> Self {
+    pub(crate) fn header(mut self, name: &str, value: impl ToString) -> Self {
         self.headers.push((name.to_owned(), value.to_string()));
         self
     }
@@ -50,16 +50,16 @@ impl Answer {
 type Script = Box<dyn Fn(&Request, &mut Books) -> Option<Answer> + Send + Sync>;
 
 #[derive(Default)]
-pub struct Books {
-    pub requests: Vec<Request>,
-    pub queue: VecDeque<(String, String, Value)>,
-    pub results: BTreeMap<String, Value>,
-    pub outputs: BTreeMap<String, Vec<u8>>,
-    pub stopped: bool,
+pub(crate) struct Books {
+    pub(crate) requests: Vec<Request>,
+    pub(crate) queue: VecDeque<(String, String, Value)>,
+    pub(crate) results: BTreeMap<String, Value>,
+    pub(crate) outputs: BTreeMap<String, Vec<u8>>,
+    pub(crate) stopped: bool,
 }
 
 impl Books {
-    pub fn count(&self, method: &str, path: &str) -> usize {
+    pub(crate) fn count(&self, method: &str, path: &str) -> usize {
         self.requests.iter().filter(|r| r.method == method && r.path == path).count()
     }
 }
@@ -70,20 +70,26 @@ struct Shared {
     script: Script,
 }
 
-pub struct Server {
-    pub url: String,
+pub(crate) struct Server {
+    pub(crate) url: String,
     shared: Arc<Shared>,
 }
 
 impl Server {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::scripted(|_, _| None)
     }
 
-    pub fn scripted(
+    pub(crate) fn scripted(
         script: impl Fn(&Request, &mut Books) -> Option<Answer> + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::listening(TcpListener::bind("127.0.0.1:0").unwrap(), script)
+    }
+
+    pub(crate) fn listening(
+        listener: TcpListener,
+        script: impl Fn(&Request, &mut Books) -> Option<Answer> + Send + Sync + 'static,
+    ) -> Self {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let shared = Arc::new(Shared {
             books: Mutex::default(),
@@ -93,7 +99,7 @@ impl Server {
         let server = Self { url, shared: Arc::clone(&shared) };
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                if shared.books.lock().unwrap().stopped {
+                if shared.books().stopped {
                     return;
                 }
                 let shared = Arc::clone(&shared);
@@ -104,35 +110,40 @@ impl Server {
     }
 
     /// Queues a task.
-    pub fn offer(&self, id: &str, claim: &str, body: Value) {
+    pub(crate) fn offer(&self, id: &str, claim: &str, body: Value) {
         self.change(|books| books.queue.push_back((id.into(), claim.into(), body)));
     }
 
-    pub fn change<T>(&self, change: impl FnOnce(&mut Books) -> T) -> T {
-        let changed = change(&mut self.shared.books.lock().unwrap());
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Books) -> T) -> T {
+        let changed = change(&mut self.shared.books());
         self.shared.changed.notify_all();
         changed
     }
 
     /// Waits until `look` sees something.
-    pub fn wait<T>(&self, what: &str, look: impl Fn(&Books) -> Option<T>) -> T {
+    pub(crate) fn wait<T>(&self, what: &str, look: impl Fn(&Books) -> Option<T>) -> T {
         let began = Instant::now();
-        let mut books = self.shared.books.lock().unwrap();
+        let mut books = self.shared.books();
         loop {
             if let Some(found) = look(&books) {
                 return found;
             }
             assert!(began.elapsed() < LIMIT, "{what} did not come; asked: {:#?}", books.requests);
-            books = self.shared.changed.wait_timeout(books, Duration::from_secs(1)).unwrap().0;
+            books = self
+                .shared
+                .changed
+                .wait_timeout(books, Duration::from_secs(1))
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
     }
 
-    pub fn result(&self, id: &str) -> Value {
+    pub(crate) fn result(&self, id: &str) -> Value {
         self.wait(&format!("the result of {id}"), |books| books.results.get(id).cloned())
     }
 
     /// Offers a task and waits for its result.
-    pub fn ask(&self, id: &str, body: Value) -> Value {
+    pub(crate) fn ask(&self, id: &str, body: Value) -> Value {
         self.offer(id, "c", body);
         self.result(id)
     }
@@ -146,18 +157,23 @@ impl Drop for Server {
 }
 
 impl Shared {
+    /// A test that failed with the books in hand still ends its agent in order.
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn serve(&self, stream: &TcpStream) {
         let mut reader = BufReader::new(stream);
         while let Some(request) = read(&mut reader) {
-            let answer = self.answer(&request);
-            if self.books.lock().unwrap().stopped || write(stream, &answer).is_err() {
+            let answer = self.answer(&request, stream);
+            if self.books().stopped || write(stream, &answer).is_err() {
                 return;
             }
         }
     }
 
-    fn answer(&self, request: &Request) -> Answer {
-        let mut books = self.books.lock().unwrap();
+    fn answer(&self, request: &Request, stream: &TcpStream) -> Answer {
+        let mut books = self.books();
         books.requests.push(request.clone());
         let scripted = (self.script)(request, &mut books);
         self.changed.notify_all();
@@ -170,8 +186,13 @@ impl Shared {
                 let count: usize = request.query["max"].parse().unwrap();
                 let idle = |books: &mut Books| books.queue.is_empty() && !books.stopped;
                 let wait = Duration::from_secs(2);
-                let mut books = self.changed.wait_timeout_while(books, wait, idle).unwrap().0;
-                let count = count.min(books.queue.len());
+                let mut books = self
+                    .changed
+                    .wait_timeout_while(books, wait, idle)
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .0;
+                // Nothing is given to a poller that has hung up.
+                let count = if has_hung_up(stream) { 0 } else { count.min(books.queue.len()) };
                 let (mut events, mut claims) = (json!({}), json!({}));
                 for (id, claim, body) in books.queue.drain(..count) {
                     claims[&id] = claim.into();
@@ -200,6 +221,15 @@ impl Shared {
             _ => Answer::json(404, &json!({"error": true, "msg": "Not found"})),
         }
     }
+}
+
+fn has_hung_up(stream: &TcpStream) -> bool {
+    stream.set_nonblocking(true).unwrap();
+    let hung_up = stream
+        .peek(&mut [0])
+        .map_or_else(|error| error.kind() != std::io::ErrorKind::WouldBlock, |count| count == 0);
+    stream.set_nonblocking(false).unwrap();
+    hung_up
 }
 
 fn read(reader: &mut BufReader<&TcpStream>) -> Option<Request> {
