@@ -98,7 +98,8 @@ impl Accounts {
         Ok(account.id)
     }
 
-    /// An agent adds itself by its hardware id. One that is known already may always.
+    /// An agent at the address `from` adds itself by its hardware id. One that is known already may always;
+    /// where others may not, asking for one is guessing.
     ///
     /// # Errors
     /// When it may not, or as [`Self::add_hardware`].
@@ -106,6 +107,7 @@ impl Accounts {
         &self,
         name: &AccountName,
         hwid: &Secret,
+        from: IpAddr,
     ) -> Result<AccountId, ChangeError> {
         self.refresh().await?;
         let digest = hardware_digest(&self.inner.hardware_key, hwid.expose());
@@ -113,7 +115,10 @@ impl Accounts {
         if let Some(known) = known {
             return Ok(known);
         }
-        self.allow_registration().await?;
+        if !self.self_registration() {
+            self.inner.count_guess(from)?;
+            return Err(ChangeError::Disabled);
+        }
         self.add_hardware(name, hwid).await
     }
 
@@ -184,15 +189,21 @@ impl Accounts {
         Ok(token)
     }
 
-    /// Makes the machine that shows `token` the agent `name`, with a secret of its own.
+    /// Makes the machine at the address `from` that shows `token` the agent `name`, with a secret of its own.
     ///
     /// # Errors
     /// When the token is no good, the name is taken, or the accounts cannot be written.
-    pub async fn enrol(&self, token: &str, name: &AccountName) -> Result<Enrolled, ChangeError> {
+    pub async fn enrol(
+        &self,
+        token: &str,
+        name: &AccountName,
+        from: IpAddr,
+    ) -> Result<Enrolled, ChangeError> {
         let token = Digest::of(token.as_bytes());
         let now = milliseconds(SystemTime::now());
         // Strangers do not keep the writer busy.
         if !self.inner.database.read_now(|tx| enrolment::is_good(tx, &token, now))? {
+            self.inner.count_guess(from)?;
             return Err(ChangeError::BadToken);
         }
         let secret = token::new();

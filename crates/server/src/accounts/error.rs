@@ -69,6 +69,12 @@ pub enum ChangeError {
     /// The enrolment token is wrong, used up or too old.
     #[error("The token is wrong, used up or expired")]
     BadToken,
+    /// There were too many tries to guess a token or a hardware id.
+    #[error("Too many attempts; try again in {retry_secs} s")]
+    TooManyAttempts {
+        /// Whole seconds until the next attempt is allowed; at least 1.
+        retry_secs: u64,
+    },
     /// There are as many as there may be.
     #[error(
         "There are too many already (at most {PASSCODES_MAX} pass-codes and {} good tokens)",
@@ -91,6 +97,12 @@ impl From<Refusal> for ChangeError {
             Refusal::TooMany => Self::TooMany,
             Refusal::BadToken => Self::BadToken,
         }
+    }
+}
+
+impl From<TooMany> for ChangeError {
+    fn from(TooMany { retry_secs }: TooMany) -> Self {
+        Self::TooManyAttempts { retry_secs }
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use wire::Secret;
 
-use super::attempts::{Attempt, Place, Target};
+use super::attempts::{Attempt, Place, Target, TooMany};
 use super::authorization::Credential;
 use super::directory::Account;
 use super::token::{self, Digest};
@@ -170,6 +170,13 @@ impl Inner {
             Ok(()) => AuthError::Refused,
             Err(too_many) => too_many.into(),
         }
+    }
+
+    /// Counts a failure of somebody at `from` who named nobody.
+    pub(super) fn count_guess(&self, from: IpAddr) -> Result<(), TooMany> {
+        let mut attempts = self.attempts();
+        let attempt = attempts.attempt(from, Target::Unnamed);
+        attempts.take(attempt, now())
     }
 
     /// Hashes the password and compares. Slow.

@@ -5,6 +5,7 @@
 
 mod agents;
 mod answer;
+mod enrolment;
 mod events;
 mod parameters;
 mod refusal;
@@ -61,6 +62,10 @@ pub enum Endpoint {
     Task(Option<TaskId>),
     /// `/tasks/ID/output`
     TaskOutput(Option<TaskId>),
+    /// `/enroll_tokens`
+    EnrolTokens,
+    /// `/enroll`
+    Enrol,
     /// `/healthz`
     Health,
 }
@@ -80,6 +85,8 @@ pub fn find(path: &str) -> Option<Endpoint> {
         "tasks_lease" => Endpoint::Lease,
         "tasks_output" => Endpoint::Output,
         "tasks_history" => Endpoint::History,
+        "enroll_tokens" => Endpoint::EnrolTokens,
+        "enroll" => Endpoint::Enrol,
         "healthz" => Endpoint::Health,
         other => {
             let task = other.strip_prefix("tasks/")?;
@@ -99,6 +106,7 @@ impl Endpoint {
         const BOTH: &[Method] = &[Method::GET, Method::HEAD, Method::POST];
         match self {
             Self::Login | Self::Logout | Self::Result | Self::Lease | Self::Output => WRITE,
+            Self::EnrolTokens | Self::Enrol => WRITE,
             Self::Agents => {
                 &[Method::GET, Method::HEAD, Method::POST, Method::DELETE, Method::PATCH]
             }
@@ -182,6 +190,8 @@ pub(super) async fn answer(endpoint: Endpoint, mut request: Request<'_>) -> Resp
         Endpoint::History => tasks::history(request).await,
         Endpoint::Task(id) => tasks::task(request, id).await,
         Endpoint::TaskOutput(id) => tasks::output(request, id).await,
+        Endpoint::EnrolTokens => enrolment::make_token(request).await,
+        Endpoint::Enrol => enrolment::enrol(request).await,
         Endpoint::Health => Ok(answer::ok()),
     };
     answer.unwrap_or_else(|refusal| refusal.response())

@@ -140,11 +140,11 @@ async fn agents_add_themselves_only_where_they_may() {
     assert_eq!(show_now(&accounts, "a:s"), is("a"));
     let taken = accounts.register(&name("a"), &secret, here()).await;
     assert!(matches!(taken, Err(ChangeError::NameTaken)));
-    let id = accounts.register_hardware(&name("pc"), &Secret::new("hw")).await.unwrap();
+    let id = accounts.register_hardware(&name("pc"), &Secret::new("hw"), here()).await.unwrap();
     accounts.set_self_registration(false).await.unwrap();
-    let again = accounts.register_hardware(&name("renamed pc"), &Secret::new("hw")).await;
+    let again = accounts.register_hardware(&name("renamed pc"), &Secret::new("hw"), here()).await;
     assert_eq!(again.unwrap(), id);
-    let refused = accounts.register_hardware(&name("pc2"), &Secret::new("hw2")).await;
+    let refused = accounts.register_hardware(&name("pc2"), &Secret::new("hw2"), here()).await;
     assert!(matches!(refused, Err(ChangeError::Disabled)));
 }
 
@@ -155,14 +155,14 @@ async fn an_enrolment_token_is_good_for_its_uses() {
     add(&accounts, "root", Role::Admin).await;
     let root = log_in(&accounts, "root").await.unwrap().identity.account;
     let token = accounts.enrol_token(root, DAY, 2).await.unwrap();
-    let taken = accounts.enrol(token.expose(), &name("root")).await;
+    let taken = accounts.enrol(token.expose(), &name("root"), here()).await;
     assert!(matches!(taken, Err(ChangeError::NameTaken)));
     let mut tries = tokio::task::JoinSet::new();
     for number in 0..10 {
         let (accounts, token) = (accounts.clone(), token.clone());
         tries.spawn(async move {
             let name = name(&format!("a{number}"));
-            accounts.enrol(token.expose(), &name).await.ok()
+            accounts.enrol(token.expose(), &name, here()).await.ok()
         });
     }
     let enrolled: Vec<_> = tries.join_all().await.into_iter().flatten().collect();
@@ -186,7 +186,7 @@ async fn an_enrolment_token_has_bounds_ends_in_time_and_dies_with_its_maker() {
         let refused = accounts.enrol_token(root, Duration::from_secs(secs), uses).await;
         assert!(matches!(refused, Err(ChangeError::TokenBounds)), "{secs} {uses}");
     }
-    let enrol = async |token: &str| accounts.enrol(token, &name("a")).await;
+    let enrol = async |token: &str| accounts.enrol(token, &name("a"), here()).await;
     assert!(matches!(enrol("never made").await, Err(ChangeError::BadToken)));
     let expired = accounts.enrol_token(root, DAY, 1).await.unwrap();
     let set_back = |tx: &database::rusqlite::Connection| {
@@ -199,6 +199,30 @@ async fn an_enrolment_token_has_bounds_ends_in_time_and_dies_with_its_maker() {
     assert!(matches!(enrol(orphaned.expose()).await, Err(ChangeError::BadToken)));
     let refused = accounts.enrol_token(root, DAY, 1).await;
     assert!(matches!(refused, Err(ChangeError::Unknown)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn guessing_a_token_or_a_hardware_id_is_slowed_down_and_knowing_one_is_not() {
+    let setup = Setup::new();
+    let accounts = setup.open();
+    add(&accounts, "root", Role::Admin).await;
+    let root = log_in(&accounts, "root").await.unwrap().identity.account;
+    let token = accounts.enrol_token(root, DAY, 1).await.unwrap();
+    accounts.add_hardware(&name("pc"), &Secret::new("hw")).await.unwrap();
+    for number in 0..10 {
+        let enrolled = accounts.enrol(&format!("guess {number}"), &name("a"), here()).await;
+        assert!(matches!(enrolled, Err(ChangeError::BadToken)), "{number}");
+        let guess = Secret::new(format!("guess {number}"));
+        let registered = accounts.register_hardware(&name("a"), &guess, here()).await;
+        assert!(matches!(registered, Err(ChangeError::Disabled)), "{number}");
+    }
+    let is_slowed = |outcome| matches!(outcome, Err(ChangeError::TooManyAttempts { .. }));
+    let enrolled = accounts.enrol("guess", &name("a"), here()).await;
+    assert!(is_slowed(enrolled.map(|it| it.account)));
+    let registered = accounts.register_hardware(&name("a"), &Secret::new("guess"), here()).await;
+    assert!(is_slowed(registered));
+    accounts.register_hardware(&name("pc"), &Secret::new("hw"), here()).await.unwrap();
+    accounts.enrol(token.expose(), &name("a"), here()).await.unwrap();
 }
 
 #[tokio::test]

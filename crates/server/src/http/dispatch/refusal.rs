@@ -147,6 +147,9 @@ impl From<ChangeError> for Refusal {
             | ChangeError::TokenBounds => StatusCode::BAD_REQUEST,
             ChangeError::BadToken => StatusCode::FORBIDDEN,
             ChangeError::TooMany => StatusCode::TOO_MANY_REQUESTS,
+            ChangeError::TooManyAttempts { retry_secs } => {
+                return AuthError::TooMany { retry_secs: *retry_secs }.into();
+            }
             ChangeError::Busy => return AuthError::Busy.into(),
             ChangeError::Unavailable(error) => return error.clone().into(),
         };
