@@ -76,6 +76,16 @@ impl Database {
         ack
     }
 
+    /// Like [`Database::write`], and calls `then` like [`Database::append`].
+    pub fn write_then<T, J, A>(&self, job: J, then: A)
+    where
+        T: Send + 'static,
+        J: FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
+        A: FnOnce(Result<T, DatabaseError>) + Send + 'static,
+    {
+        self.inner.writer.submit(Box::new(Typed::new(true, job, then)));
+    }
+
     /// Like [`Database::write`] for a job of one statement, which SQLite undoes by itself when it fails: cheaper.
     /// `then` is called on the writer's thread once the outcome is known, and must be quick.
     pub fn append<T, J, A>(&self, job: J, then: A)

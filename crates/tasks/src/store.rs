@@ -17,6 +17,9 @@ use crate::task::{AgentId, Claim, Ending, EventId, Outcome, State, Task, TaskId}
 
 pub use database::DatabaseError as StoreError;
 
+/// Late results that are kept of one task; the first ones.
+pub const LATE_MAX: usize = 10;
+
 /// Told the outcome of a change, on a thread of the store: it must be quick.
 pub type Then<T> = Box<dyn FnOnce(Result<T, StoreError>) + Send>;
 
@@ -176,7 +179,7 @@ pub trait TaskStore: std::fmt::Debug + Send + Sync {
     /// Keeps a new task.
     fn add_task(&self, task: Task, then: Then<()>);
 
-    /// Keeps the end of a task.
+    /// Keeps the end of a task, which has none yet.
     fn end_task(&self, ending: Ending, then: Then<()>);
 
     /// Keeps a result that came too late.
@@ -185,7 +188,7 @@ pub trait TaskStore: std::fmt::Debug + Send + Sync {
     /// Keeps an event and numbers it.
     fn add_event(&self, agent: AgentId, at: u64, body: Bytes, then: Then<EventId>);
 
-    /// Notes how far a handing-out has come: at once, so that it survives the end of the process (not of the machine).
+    /// Notes how far a handing-out has come, unless a later one of the same task is noted or the task has ended: at once, so that it survives the end of the process (not of the machine).
     fn note_claim(&self, note: ClaimNote);
 
     /// Keeps a piece of a task's output that begins at `offset`: what of it is new, unless there would be a hole
@@ -199,7 +202,8 @@ pub trait TaskStore: std::fmt::Debug + Send + Sync {
         then: Then<OutputEnd>,
     );
 
-    /// Forgets an agent: its tasks, results and events.
+    /// Forgets an agent: its tasks, results and events, also those that are still on their way when it is asked; what
+    /// comes for its tasks afterwards is not kept.
     fn forget(&self, agent: AgentId, then: Then<()>);
 
     /// Agents of which anything is kept.

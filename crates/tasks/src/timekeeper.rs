@@ -1,5 +1,6 @@
 //! Watches the time: leases that run out, tasks that expire, what is no longer kept.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior};
@@ -18,7 +19,7 @@ const HOUSE_TICKS: u32 = 5;
 const ABANDONED_TICKS: u32 = 300;
 
 /// Runs as long as it is polled.
-pub(crate) async fn run(shared: &std::sync::Arc<Shared>) {
+pub(crate) async fn run(shared: &Arc<Shared>) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut count = 0_u32;
@@ -39,12 +40,14 @@ pub(crate) async fn run(shared: &std::sync::Arc<Shared>) {
             give_up_abandoned(shared);
         }
         if count.is_multiple_of(HOUSE_TICKS) {
-            shared.store.keep_house(&shared.settings);
+            let (store, settings) = (Arc::clone(&shared.store), shared.settings);
+            // It reads.
+            let _ = tokio::task::spawn_blocking(move || store.keep_house(&settings)).await;
         }
     }
 }
 
-fn give_up_abandoned(shared: &std::sync::Arc<Shared>) {
+fn give_up_abandoned(shared: &Arc<Shared>) {
     let timeout = u64::try_from(shared.settings.result_timeout.as_millis()).unwrap_or(u64::MAX);
     let abandoned = shared.ledger().abandoned(now_ms().saturating_sub(timeout));
     for task in abandoned.into_iter().take(DUE_MAX) {

@@ -8,11 +8,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use super::{
-    ClaimNote, Event, EventQuery, Late, Loaded, OutputEnd, StoreError, Stored, TaskPage, TaskQuery,
-    TaskStore, Then,
+    ClaimNote, Event, EventQuery, LATE_MAX, Late, Loaded, OutputEnd, Progress, StoreError, Stored,
+    TaskPage, TaskQuery, TaskStore, Then,
 };
 use crate::settings::Settings;
-use crate::task::{AgentId, Ending, EventId, Task, TaskId};
+use crate::task::{AgentId, Ending, EventId, Task, TaskId, now_ms};
 
 /// The store.
 #[derive(Debug, Default)]
@@ -29,6 +29,15 @@ struct Books {
     last_event: u64,
     next_task: u64,
     runs: u32,
+}
+
+impl Books {
+    fn drop_task(&mut self, id: TaskId) {
+        self.tasks.remove(&id);
+        self.claims.remove(&id);
+        self.outputs.remove(&id);
+        self.late.retain(|late| late.task != id);
+    }
 }
 
 impl MemoryStore {
@@ -62,15 +71,28 @@ impl TaskStore for MemoryStore {
     fn end_task(&self, ending: Ending, then: Then<()>) {
         let mut books = self.books();
         books.claims.remove(&ending.task);
-        if let Some(stored) = books.tasks.get_mut(&ending.task) {
-            stored.ending = Some(ending);
-        }
+        let outcome = match books.tasks.get_mut(&ending.task) {
+            Some(stored) if stored.ending.is_some() => {
+                Err(StoreError::Constraint("the task has ended already".into()))
+            }
+            Some(stored) => {
+                stored.ending = Some(ending);
+                Ok(())
+            }
+            None => Ok(()),
+        };
         drop(books);
-        then(Ok(()));
+        then(outcome);
     }
 
     fn add_late(&self, late: Late, then: Then<()>) {
-        self.books().late.push(late);
+        let mut books = self.books();
+        if books.tasks.contains_key(&late.task)
+            && books.late.iter().filter(|it| it.task == late.task).count() < LATE_MAX
+        {
+            books.late.push(late);
+        }
+        drop(books);
         then(Ok(()));
     }
 
@@ -84,7 +106,12 @@ impl TaskStore for MemoryStore {
     }
 
     fn note_claim(&self, note: ClaimNote) {
-        self.books().claims.insert(note.task, note);
+        let mut books = self.books();
+        let held = books.claims.get(&note.task).map(|held| held.claim);
+        if held > Some(note.claim) || (held.is_none() && note.progress != Progress::Sending) {
+            return;
+        }
+        books.claims.insert(note.task, note);
     }
 
     fn add_output(
@@ -96,6 +123,7 @@ impl TaskStore for MemoryStore {
         then: Then<OutputEnd>,
     ) {
         let mut books = self.books();
+        let is_kept = books.tasks.contains_key(&task);
         let output = books.outputs.entry(task).or_default();
         let end = output.len() as u64;
         let known = usize::try_from(end.saturating_sub(offset)).unwrap_or(usize::MAX);
@@ -103,6 +131,9 @@ impl TaskStore for MemoryStore {
         let room = usize::try_from(bytes_max.saturating_sub(end)).unwrap_or(usize::MAX);
         output.extend_from_slice(&new[..new.len().min(room)]);
         let end = OutputEnd { next: output.len() as u64, is_capped: new.len() > room };
+        if !is_kept {
+            books.outputs.remove(&task);
+        }
         drop(books);
         then(Ok(end));
     }
@@ -112,10 +143,7 @@ impl TaskStore for MemoryStore {
         let gone: Vec<TaskId> =
             books.tasks.values().filter(|s| s.task.agent == agent).map(|s| s.task.id).collect();
         for id in gone {
-            books.tasks.remove(&id);
-            books.claims.remove(&id);
-            books.outputs.remove(&id);
-            books.late.retain(|late| late.task != id);
+            books.drop_task(id);
         }
         books.events.retain(|_, event| event.agent != agent);
         books.cuts.remove(&agent);
@@ -151,6 +179,17 @@ impl TaskStore for MemoryStore {
         for (agent, id) in cuts {
             let cut = books.cuts.entry(agent).or_default();
             *cut = id.max(*cut);
+        }
+        let Some(history) = settings.history else { return };
+        let age = u64::try_from(history.as_millis()).unwrap_or(u64::MAX);
+        let before = now_ms().saturating_sub(age);
+        let is_old = |stored: &&Stored| {
+            stored.ending.as_ref().is_some_and(|ending| ending.ended_at < before)
+        };
+        let old: Vec<TaskId> =
+            books.tasks.values().filter(is_old).map(|stored| stored.task.id).collect();
+        for id in old {
+            books.drop_task(id);
         }
     }
 
@@ -215,8 +254,10 @@ mod tests {
 
     #[test]
     fn it_keeps_the_contract() {
-        super::super::contract::all(&mut super::super::contract::Restarting::never(
-            std::sync::Arc::new(MemoryStore::default()),
-        ));
+        super::super::contract::all(|| {
+            let store = std::sync::Arc::new(MemoryStore::default());
+            // A new start is one more `load` here.
+            super::super::contract::Restarting::new(store, Box::new(|store| store))
+        });
     }
 }

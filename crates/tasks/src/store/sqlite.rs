@@ -20,17 +20,14 @@ use database::{Database, DatabaseError, Migrations};
 use self::claims::ClaimFile;
 use self::lazy::Lazy;
 use super::{
-    ClaimNote, Event, EventQuery, Late, Loaded, OutputEnd, StoreError, Stored, TaskPage, TaskQuery,
-    TaskStore, Then,
+    ClaimNote, Event, EventQuery, LATE_MAX, Late, Loaded, OutputEnd, StoreError, Stored, TaskPage,
+    TaskQuery, TaskStore, Then,
 };
 use crate::settings::Settings;
 use crate::task::{AgentId, Ending, EventId, Task, TaskId};
 
 /// The tables of this room.
 pub const MIGRATIONS: Migrations = Migrations { name: "tasks", steps: schema::STEPS };
-
-/// Late results that are kept of one task.
-const LATE_MAX: i64 = 10;
 
 /// The store.
 #[derive(Debug)]
@@ -135,7 +132,7 @@ impl TaskStore for SqliteStore {
         let insert = move |tx: &Connection| {
             tx.prepare_cached(
                 "INSERT INTO endings(task, outcome, attempts, taken_at, ended_at, reason, result)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                 SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7 WHERE EXISTS (SELECT 1 FROM tasks WHERE id = ?1)",
             )?
             .execute(params![
                 ending.task.0,
@@ -160,7 +157,8 @@ impl TaskStore for SqliteStore {
         let insert = move |tx: &Connection| {
             tx.prepare_cached(
                 "INSERT INTO late_results(task, claim, at, result) SELECT ?1, ?2, ?3, ?4
-                 WHERE (SELECT count(*) FROM late_results WHERE task = ?1) < ?5",
+                 WHERE EXISTS (SELECT 1 FROM tasks WHERE id = ?1)
+                 AND (SELECT count(*) FROM late_results WHERE task = ?1) < ?5",
             )?
             .execute(params![
                 late.task.0,
@@ -302,8 +300,11 @@ fn add_output(
     let new = bytes.get(known..).filter(|_| offset <= end).unwrap_or_default();
     let kept = &new[..new.len().min(room)];
     if !kept.is_empty() {
-        tx.prepare_cached("INSERT INTO outputs(task, start, bytes) VALUES (?1, ?2, ?3)")?
-            .execute(params![task.0, end, kept])?;
+        tx.prepare_cached(
+            "INSERT INTO outputs(task, start, bytes)
+             SELECT ?1, ?2, ?3 WHERE EXISTS (SELECT 1 FROM tasks WHERE id = ?1)",
+        )?
+        .execute(params![task.0, end, kept])?;
     }
     Ok(OutputEnd { next: end + kept.len() as u64, is_capped: kept.len() < new.len() })
 }

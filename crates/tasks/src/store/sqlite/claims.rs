@@ -20,8 +20,8 @@ use crate::task::{Claim, TaskId};
 
 const RECORD_BYTES: usize = 40;
 const HEAD: &[u8; 8] = b"gh-claim";
-/// The file is written anew when it has become this long.
-const BYTES_MAX: u64 = 4 << 20;
+/// The file is written anew when it has become so much longer, or twice as long.
+const GROWTH_MIN: u64 = 4 << 20;
 
 /// The file. Clones share it.
 #[derive(Debug, Clone)]
@@ -32,6 +32,8 @@ struct Inner {
     path: PathBuf,
     file: File,
     length: u64,
+    /// How long it may become before it is written anew.
+    length_max: u64,
     /// The last note of each task that has not ended.
     notes: HashMap<TaskId, ClaimNote>,
     has_failed: bool,
@@ -47,7 +49,11 @@ impl ClaimFile {
         let file = open_private(&path).map_err(|error| failed(error.to_string()))?;
         file.try_lock().map_err(|_| failed("another server serves from this database".into()))?;
         let (notes, length) = read(&file).map_err(|error| failed(error.to_string()))?;
-        let inner = Inner { path: path.clone(), file, length, notes, has_failed: false };
+        // What lies behind the end is of an earlier time and must not be met again when the end moves there.
+        file.set_len(length).map_err(|error| failed(error.to_string()))?;
+        let length_max = length + GROWTH_MIN;
+        let inner =
+            Inner { path: path.clone(), file, length, length_max, notes, has_failed: false };
         Ok(Self(Arc::new(Mutex::new(inner))))
     }
 
@@ -63,8 +69,9 @@ impl ClaimFile {
     /// Appends a note.
     pub(super) fn note(&self, note: ClaimNote) {
         let mut inner = self.inner();
-        // The end of a task can overtake the news that it has been sent.
-        if note.progress != Progress::Sending && !inner.notes.contains_key(&note.task) {
+        // The end of a task, or its next handing-out, can overtake the news that it has been sent.
+        let held = inner.notes.get(&note.task).map(|held| held.claim);
+        if held > Some(note.claim) || (held.is_none() && note.progress != Progress::Sending) {
             return;
         }
         inner.notes.insert(note.task, note);
@@ -80,7 +87,7 @@ impl ClaimFile {
             }
             Err(_) => {}
         }
-        if inner.length > BYTES_MAX {
+        if inner.length > inner.length_max {
             let notes: Vec<_> = inner.notes.values().copied().collect();
             if let Err(error) = inner.rewrite(&notes) {
                 tracing::warn!("{}: {error}", inner.path.display());
@@ -124,6 +131,8 @@ impl Inner {
             self.file.set_len(end)?;
         }
         self.length = end;
+        // Many tasks may be under way: then the next time is as far away as what has now been written is long.
+        self.length_max = end + GROWTH_MIN.max(bytes.len() as u64);
         self.notes = notes.iter().map(|note| (note.task, *note)).collect();
         Ok(())
     }
@@ -247,7 +256,7 @@ mod tests {
         }
         file.note(sample(5, Progress::Sending));
         let length = file.inner().file.metadata().unwrap().len();
-        assert!(length <= 3 * BYTES_MAX, "{length}");
+        assert!(length <= 3 * GROWTH_MIN, "{length}");
         drop(file);
         let notes = ClaimFile::open(&database).unwrap().notes();
         for (task, progress) in [(1, Progress::Sent), (2, Progress::Sent), (5, Progress::Sending)] {
@@ -269,6 +278,45 @@ mod tests {
         file.note(sample(3, Progress::Sending));
         drop(file);
         assert_eq!(ClaimFile::open(&database).unwrap().notes().len(), 2);
+    }
+
+    #[test]
+    fn what_a_rewriting_left_behind_the_end_is_not_met_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = database(&directory);
+        let file = ClaimFile::open(&database).unwrap();
+        // The end of the records, and behind it what was there before: the process ended before it was cut off.
+        let sent = sample(1, Progress::Sent);
+        file.note(sample(1, Progress::Sending));
+        file.note(sent);
+        {
+            let inner = file.inner();
+            inner.file.write_all_at(&[0; RECORD_BYTES], inner.length).unwrap();
+            let stale = record(&sample(1, Progress::Returned));
+            inner.file.write_all_at(&stale, inner.length + RECORD_BYTES as u64).unwrap();
+        }
+        drop(file);
+        let file = ClaimFile::open(&database).unwrap();
+        assert_eq!(file.notes()[&TaskId(1)], sent);
+        file.note(sample(2, Progress::Sending));
+        drop(file);
+        assert_eq!(ClaimFile::open(&database).unwrap().notes()[&TaskId(1)], sent);
+    }
+
+    #[test]
+    fn many_tasks_under_way_are_not_written_anew_for_each_note() {
+        const TASKS: u64 = 150_000;
+        let directory = tempfile::tempdir().unwrap();
+        let file = ClaimFile::open(&database(&directory)).unwrap();
+        let mut rewritings = 0;
+        let mut length = file.inner().length;
+        for task in (1..=TASKS).chain(1..=TASKS) {
+            file.note(sample(task, Progress::Sending));
+            let new = file.inner().length;
+            rewritings += u32::from(new != length + RECORD_BYTES as u64);
+            length = new;
+        }
+        assert!((1..=4).contains(&rewritings), "{rewritings}");
     }
 
     #[test]

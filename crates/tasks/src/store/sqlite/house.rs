@@ -85,7 +85,7 @@ impl Round {
             lazy.note(tx, &rows)
         };
         let database = self.database.clone();
-        database.append(job, move |outcome| {
+        database.write_then(job, move |outcome| {
             if outcome.is_ok() {
                 self.events.moved(&slice);
             }
@@ -104,7 +104,7 @@ impl Round {
             lazy.note(tx, &rows)
         };
         let database = self.database.clone();
-        database.append(job, move |outcome| {
+        database.write_then(job, move |outcome| {
             if outcome.is_ok() {
                 self.tasks.moved(&slice);
             }
@@ -130,7 +130,7 @@ impl Round {
         let job = move |tx: &Connection| {
             old.iter().try_for_each(|(id, agent)| drop_task(tx, *id, *agent))
         };
-        database.append(job, move |outcome| self.next(&outcome, goes_on));
+        database.write_then(job, move |outcome| self.next(&outcome, goes_on));
     }
 }
 
@@ -165,6 +165,8 @@ fn file_events_of(
     }
     let cut = surplus.last().copied().max(indexed_cut).unwrap_or(0);
     if cut > 0 {
+        // The newest of all may be among them, and no number is given twice.
+        schema::raise(tx, "event_high", cut)?;
         tx.prepare_cached(
             "INSERT INTO event_cuts(agent, cut) VALUES (?1, ?2) ON CONFLICT(agent) DO UPDATE SET cut = max(cut, ?2)",
         )?
@@ -203,26 +205,24 @@ fn drop_task(tx: &Connection, id: u64, agent: i64) -> Result<(), Error> {
 /// Removes all of an agent.
 pub(super) fn forget(store: &SqliteStore, agent: AgentId, then: Then<()>) {
     let (events, tasks) = (Arc::clone(&store.events_by_agent), Arc::clone(&store.tasks_by_agent));
+    let (kept_events, kept_tasks) = (Arc::clone(&events), Arc::clone(&tasks));
     let job = move |tx: &Connection| {
-        let indexed = |sql| -> Result<Vec<u64>, Error> {
-            tx.prepare_cached(sql)?.query_map([agent.0], |row| row.get(0))?.collect()
-        };
-        let mut ids = indexed("SELECT id FROM agent_tasks WHERE agent = ?1")?;
-        ids.extend(tasks.recent(agent));
-        for id in ids {
+        for id in kept_tasks.all_of(tx, agent)? {
             drop_task(tx, id, agent.0)?;
         }
-        let mut ids = indexed("SELECT id FROM agent_events WHERE agent = ?1")?;
-        ids.extend(events.recent(agent));
-        for id in ids {
+        for id in kept_events.all_of(tx, agent)? {
             schema::raise(tx, "event_high", id)?;
             tx.prepare_cached("DELETE FROM events WHERE id = ?1")?.execute([id])?;
         }
         tx.prepare_cached("DELETE FROM agent_events WHERE agent = ?1")?.execute([agent.0])?;
         tx.prepare_cached("DELETE FROM event_cuts WHERE agent = ?1")?.execute([agent.0])?;
-        tasks.forget(agent);
-        events.forget(agent);
         Ok(())
     };
-    store.database.append(job, then);
+    store.database.write_then(job, move |outcome| {
+        if outcome.is_ok() {
+            tasks.forget(agent);
+            events.forget(agent);
+        }
+        then(outcome);
+    });
 }

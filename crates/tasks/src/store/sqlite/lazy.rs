@@ -25,6 +25,10 @@ const DISORDER: u64 = 10_000;
 pub(super) struct Source {
     /// Rows after a number, of any agent.
     newer: &'static str,
+    /// Rows of an agent that the index may lack, and rows that it has.
+    newer_of: &'static str,
+    indexed: &'static str,
+    /// Nothing, where the row has been dropped meanwhile.
     insert: &'static str,
     /// How far the index reaches.
     counter: &'static str,
@@ -32,13 +36,17 @@ pub(super) struct Source {
 
 pub(super) static EVENTS: Source = Source {
     newer: "SELECT agent, id FROM events WHERE id > ?1 ORDER BY id",
-    insert: "INSERT OR IGNORE INTO agent_events(agent, id) VALUES (?1, ?2)",
+    newer_of: "SELECT id FROM events WHERE id > ?1 AND agent = ?2",
+    indexed: "SELECT id FROM agent_events WHERE agent = ?1",
+    insert: "INSERT OR IGNORE INTO agent_events(agent, id) SELECT agent, id FROM events WHERE agent = ?1 AND id = ?2",
     counter: "events_indexed",
 };
 
 pub(super) static TASKS: Source = Source {
     newer: "SELECT agent, id FROM tasks WHERE id > ?1 ORDER BY id",
-    insert: "INSERT OR IGNORE INTO agent_tasks(agent, id) VALUES (?1, ?2)",
+    newer_of: "SELECT id FROM tasks WHERE id > ?1 AND agent = ?2",
+    indexed: "SELECT id FROM agent_tasks WHERE agent = ?1",
+    insert: "INSERT OR IGNORE INTO agent_tasks(agent, id) SELECT agent, id FROM tasks WHERE agent = ?1 AND id = ?2",
     counter: "tasks_indexed",
 };
 
@@ -136,9 +144,27 @@ impl Lazy {
 
     /// The rows of a slice are in the index.
     pub(super) fn moved(&self, slice: &Slice) {
+        let Some(last) = slice.rows.last() else { return };
         let mut inner = self.inner();
-        let left = inner.moving.len().saturating_sub(slice.rows.len());
-        inner.moving.truncate(left);
+        // Not by their count: some of them may have been forgotten meanwhile.
+        while inner.moving.last().is_some_and(|row| row <= last) {
+            inner.moving.pop();
+        }
+    }
+
+    /// All rows of an agent, whether the index has them or not; within the transaction, so that those are found too
+    /// that were written in the same one.
+    pub(super) fn all_of(&self, tx: &Connection, agent: AgentId) -> Result<Vec<u64>, Error> {
+        let mut ids: Vec<u64> = tx
+            .prepare_cached(self.source.indexed)?
+            .query_map([agent.0], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        let from = schema::counter(tx, self.source.counter)?;
+        let mut newer = tx.prepare_cached(self.source.newer_of)?;
+        for id in newer.query_map((from, agent.0), |row| row.get(0))? {
+            ids.push(id?);
+        }
+        Ok(ids)
     }
 
     /// Puts rows of one agent into the index.
@@ -156,5 +182,61 @@ impl Lazy {
             Some(reaches) => schema::raise(tx, self.source.counter, reaches),
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_others_stay_remembered_when_an_agent_is_forgotten_within_a_round() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("t.db");
+        let database = Database::open(&path, &[super::super::MIGRATIONS]).unwrap();
+        let lazy = Lazy::load(&database, &EVENTS).unwrap();
+        for id in 0..u64::try_from(ROUND_MIN).unwrap() {
+            lazy.add(AgentId(i64::try_from(id % 1000).unwrap()), id);
+        }
+        let slice = lazy.slice().unwrap();
+        let (first, last) = (slice.rows[0].0, slice.rows.last().unwrap().0);
+        assert!(first < last, "the slice is of several agents");
+        lazy.forget(first);
+        lazy.moved(&slice);
+        assert!(lazy.recent(last).is_empty(), "all rows of an agent go together");
+        for agent in last.0 + 1..1000 {
+            assert_eq!(lazy.recent(AgentId(agent)).len(), 20, "{agent}");
+        }
+    }
+
+    #[test]
+    fn a_round_brings_each_row_once_and_ends_with_how_far_it_reaches() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("t.db");
+        let database = Database::open(&path, &[super::super::MIGRATIONS]).unwrap();
+        let lazy = Lazy::load(&database, &TASKS).unwrap();
+        let count = u64::try_from(ROUND_MIN).unwrap();
+        assert!(lazy.slice().is_none());
+        for id in 1..=count {
+            lazy.add(AgentId(i64::try_from(id % 7).unwrap()), id);
+        }
+        let mut brought = Vec::new();
+        let mut reached = None;
+        while let Some(slice) = lazy.slice() {
+            assert_eq!(reached, None, "only the last slice says so");
+            assert!(slice.rows.is_sorted());
+            brought.extend(slice.rows.iter().map(|row| row.1));
+            lazy.add(AgentId(1), count + brought.len() as u64);
+            lazy.moved(&slice);
+            reached = slice.reaches;
+        }
+        brought.sort_unstable();
+        assert_eq!(brought, (1..=count).collect::<Vec<_>>());
+        assert_eq!(reached, Some(count - DISORDER));
+        assert_eq!(
+            lazy.recent(AgentId(1)).len(),
+            7,
+            "what came meanwhile waits for the next round"
+        );
     }
 }
