@@ -16,6 +16,8 @@ use crate::stop::{Stop, lock};
 const PIECE_BYTES_MAX: usize = 64 << 10;
 /// How long output is gathered before a piece is sent, so that a line at a time is not a call each.
 const GATHER_FOR: Duration = Duration::from_millis(100);
+/// How long after a lost claim the output is offered again.
+const UNDER_ANOTHER_CLAIM: Duration = Duration::from_secs(2);
 /// What is read from a command at once, in bytes.
 const READ_BYTES: usize = 16 << 10;
 
@@ -114,7 +116,15 @@ impl Output {
                 Err(error) => match error.next_offset() {
                     // The server knows better what it has. It moves on, or we would ask for ever.
                     Some(next) if next != offset => offset = next,
-                    // Not wanted any more, or a server without this route: the result has it all.
+                    // The claim has run out, or the task was cancelled. A heartbeat tells which; under
+                    // another claim the server goes on taking it.
+                    None if error.status() == Some(409) => {
+                        job.beat_soon();
+                        if give_up.wait(UNDER_ANOTHER_CLAIM) {
+                            return;
+                        }
+                    }
+                    // A server without this route, say: the result has it all.
                     _ if !error.is_passing() => return,
                     _ => {
                         if give_up.wait(backoff.next(&error)) {

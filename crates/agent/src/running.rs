@@ -46,6 +46,11 @@ impl Job {
         *lock(&self.beat_at) = Instant::now() + lease / 3;
     }
 
+    /// Something looks as if the claim were lost: the next heartbeat is due now.
+    pub(crate) fn beat_soon(&self) {
+        *lock(&self.beat_at) = Instant::now();
+    }
+
     fn beat(&self, connection: &Connection, lease: Duration) {
         let Some(claim) = self.claim() else { return };
         if Instant::now() < *lock(&self.beat_at) {

@@ -67,6 +67,32 @@ fn output_goes_on_from_where_the_server_has_it() {
 }
 
 #[test]
+fn a_claim_lost_on_the_way_is_asked_about_at_once_and_output_goes_on_under_the_next() {
+    let server = Server::scripted(|request, _| {
+        let lost = request.path == "/tasks_output" && request.query["claim"] == "c1";
+        lost.then(|| {
+            Answer::json(409, &json!({"error": true, "msg": "The claim is no longer held"}))
+        })
+    });
+    let home = Home::new(&server, ALL);
+    let text = fs::read_to_string(&home.config).unwrap();
+    fs::write(&home.config, text.replace("lease_secs=3\n", "lease_secs=60\n")).unwrap();
+    let _agent = home.start();
+    let gate = home.path("gate");
+    fs::write(&gate, "").unwrap();
+    let body = cmd(&format!("echo first; while [ -e {} ]; do sleep 0.05; done", gate.display()));
+    server.offer("1", "c1", body.clone());
+    // Not after a third of a minute, when it would be due.
+    let beats =
+        |books: &crate::server::Books| (books.count("POST", "/tasks_lease") > 0).then_some(());
+    server.wait("a heartbeat", beats);
+    server.offer("1", "c2", body);
+    server.wait("the output", |books| (books.outputs.get("1")? == b"first\n").then_some(()));
+    fs::remove_file(gate).unwrap();
+    assert_eq!(server.result("1")["output"], "first\n");
+}
+
+#[test]
 fn output_beyond_the_limit_is_let_go_and_marked() {
     let server = Server::start();
     let home = Home::new(&server, &format!("{ALL}output_bytes_max=1000"));
@@ -136,8 +162,17 @@ fn a_command_that_kills_its_supervisor_is_a_failure_and_ends() {
     let server = Server::start();
     let home = Home::new(&server, ALL);
     let _agent = home.start();
-    let script = format!("echo $$ > {}; kill -9 $PPID; sleep 1000", home.path("near").display());
-    assert_eq!(server.ask("1", cmd(&script))["error"], true);
+    let (near, gate) = (home.path("near"), home.path("gate"));
+    fs::write(&gate, "").unwrap();
+    let script = format!(
+        "echo $$ > {}; echo begun; while [ -e {} ]; do sleep 0.05; done; kill -9 $PPID; sleep 1000",
+        near.display(),
+        gate.display()
+    );
+    server.offer("1", "c", cmd(&script));
+    server.wait("the begin", |books| books.outputs.get("1").map(drop));
+    fs::remove_file(gate).unwrap();
+    assert_eq!(server.result("1")["error"], true);
     let pid = fs::read_to_string(home.path("near")).unwrap();
     until("the end of the command", || !lives(&pid));
     assert_eq!(server.ask("2", cmd("echo well"))["output"], "well\n");
