@@ -97,17 +97,6 @@ impl Database {
         self.inner.writer.submit(Box::new(Typed::new(false, job, then)));
     }
 
-    /// Like [`Database::write`], but tells by calling `then` on the writer's thread, in the order of the writes and
-    /// whether or not anybody still waits. It must be quick.
-    pub fn write_then<T, J, A>(&self, job: J, then: A)
-    where
-        T: Send + 'static,
-        J: FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
-        A: FnOnce(Result<T, DatabaseError>) + Send + 'static,
-    {
-        self.inner.writer.submit(Box::new(Typed::new(true, job, then)));
-    }
-
     /// Reads on a thread for blocking work.
     ///
     /// # Errors

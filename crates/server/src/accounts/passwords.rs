@@ -16,7 +16,7 @@ use wire::Secret;
 pub const BYTES_MAX: usize = 1024;
 /// 19 MiB each.
 const AT_ONCE: usize = 2;
-const WAITING_MAX: usize = 256;
+const WAITING_MAX: usize = 4096;
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
 // The least that OWASP recommends for Argon2id.
