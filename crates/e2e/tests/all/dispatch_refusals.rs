@@ -212,7 +212,7 @@ fn a_number_that_is_none_or_out_of_its_limits_is_refused() {
 fn what_is_not_json_is_refused_and_changes_nothing() {
     let server = Dispatch::start();
     let (admin, agent) = (server.admin(), server.agent("a"));
-    let deep = "[".repeat(1_000_000);
+    let deep = "[".repeat(100_000);
     let bodies: [&[u8]; 12] = [
         b"",
         b" ",
