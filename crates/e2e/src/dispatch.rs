@@ -55,6 +55,20 @@ impl Dispatch {
         Self::run(setup, ["server", "0", DATABASE].map(OsString::from).into())
     }
 
+    /// As [`Self::start`], by way of another program that runs it in its place.
+    #[must_use]
+    pub fn start_through(by: &str, arguments: &[&str]) -> Self {
+        let setup = Setup::new();
+        fill(setup.path());
+        let command =
+            [&*program().display().to_string(), "server", "0", DATABASE].map(str::to_owned);
+        let arguments = arguments.iter().map(|argument| (*argument).to_owned()).chain(command);
+        let arguments: Vec<OsString> = arguments.map(OsString::from).collect();
+        let server = setup.start_with(Path::new(by), &arguments);
+        let arguments = ["server", "0", DATABASE].map(OsString::from).into();
+        Self { server, arguments, token: OnceLock::new() }
+    }
+
     /// `gatehouse serve` with these keys in `[tasks]`.
     #[must_use]
     pub fn configured(keys: &[(&str, &str)]) -> Self {
@@ -203,6 +217,12 @@ pub struct Caller {
 }
 
 impl Caller {
+    /// The same at another address (`http://…`).
+    #[must_use]
+    pub fn at(self, base: &str) -> Self {
+        Self { base: base.to_owned(), ..self }
+    }
+
     /// A request to be sent.
     #[must_use]
     pub fn request(&self, method: &str, path: &str) -> Request {
