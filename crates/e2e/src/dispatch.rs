@@ -10,13 +10,16 @@ use std::ops::Deref;
 use std::path::Path;
 use std::sync::OnceLock;
 use std::thread::{JoinHandle, spawn};
+use std::time::Duration;
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use tempfile::TempDir;
 use ureq::Agent;
 
-use crate::{Connection, Reply, Request, Server, Setup, Signal, program, run_reading, wait_until};
+use crate::{
+    Connection, Process, Reply, Request, Server, Setup, Signal, program, run_reading, wait_until,
+};
 
 /// The accounts that every server begins with, in the order of their creation.
 const ACCOUNTS: [(&str, &str); 4] =
@@ -94,6 +97,28 @@ impl Dispatch {
     /// those who call it must be made anew.
     pub fn restart(&mut self, signal: Signal) {
         self.server.restart(signal, &self.arguments);
+    }
+
+    /// Kills it at this moment and starts it again on the same database.
+    ///
+    /// # Panics
+    /// When its log tells of a panic.
+    pub fn kill(&mut self) {
+        let log = self.log().so_far();
+        assert!(!log.contains("panicked"), "{log}");
+        self.restart(Signal::KILL);
+    }
+
+    /// Kills it, starts it again, and kills that one so soon that it may not listen yet; then
+    /// starts it for good.
+    pub fn kill_twice(&mut self, soon: Duration) {
+        self.server.signal(Signal::KILL);
+        let _ = self.server.process.wait();
+        let early = Process::start(&program(), &self.arguments, &self.path(""), &[]);
+        let _ = early.ends_within(soon);
+        // It is killed as it is dropped.
+        drop(early);
+        self.restart(Signal::KILL);
     }
 
     /// The file of its database.

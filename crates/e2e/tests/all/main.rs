@@ -18,6 +18,7 @@ mod dispatch_delivery;
 mod dispatch_events;
 mod dispatch_files;
 mod dispatch_history;
+mod dispatch_kill;
 mod dispatch_later;
 mod dispatch_leases;
 mod dispatch_refusals;
