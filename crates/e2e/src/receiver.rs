@@ -28,11 +28,12 @@ impl Receiver {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("its address");
         let (sender, got) = channel();
-        let mut statuses = statuses.to_vec().into_iter();
+        let mut statuses = statuses.to_vec();
+        statuses.reverse();
         spawn(move || {
             for stream in listener.incoming().flatten() {
                 while let Some(request) = read(&stream) {
-                    answer(&stream, statuses.next().unwrap_or(200));
+                    answer(&stream, statuses.pop().unwrap_or(200));
                     if sender.send(request).is_err() {
                         return;
                     }

@@ -243,7 +243,7 @@ fn a_full_queue_refuses_more_and_goes_on() {
     let reply = admin.post("/tasks?target=a&noWait=1", &json!(3));
     assert!((400..600).contains(&reply.status), "{}", reply.status);
     let _ = reply.refused(reply.status);
-    assert_eq!(admin.enqueue("b", &json!(1)).is_empty(), false, "another's queue is another");
+    assert!(!admin.enqueue("b", &json!(1)).is_empty(), "another's queue is another");
     assert_eq!(agent.take().0, first);
     let _ = admin.enqueue("a", &json!(4));
     let order = [agent.take().1, agent.take().1];

@@ -113,7 +113,7 @@ fn tell(link: &mut Link, path: &str, result: &Value, lease: bool) -> bool {
 
 /// An agent's other half: events, one after the other; gives those that were acknowledged, and how
 /// many it posted.
-fn report(mut link: Link, closing: &Closing) -> (Vec<u64>, u64) {
+fn report(mut link: Link, closing: &Closing) -> Reported {
     let mut told = Vec::new();
     for n in 0.. {
         if closing.work.load(Ordering::Relaxed) {
@@ -131,12 +131,15 @@ fn report(mut link: Link, closing: &Closing) -> (Vec<u64>, u64) {
     unreachable!("numbers end")
 }
 
+/// The events of an agent that were acknowledged, and how many were posted.
+type Reported = (Vec<u64>, u64);
+
 /// Everybody at work.
 struct Load {
     closing: Arc<Closing>,
     admins: Vec<JoinHandle<Vec<Sent>>>,
     agents: Vec<(&'static str, JoinHandle<Done>)>,
-    reporters: Vec<(&'static str, JoinHandle<(Vec<u64>, u64)>)>,
+    reporters: Vec<(&'static str, JoinHandle<Reported>)>,
 }
 
 impl Load {
@@ -180,7 +183,7 @@ impl Load {
 struct Books {
     sent: Vec<Sent>,
     done: BTreeMap<&'static str, Done>,
-    reported: BTreeMap<&'static str, (Vec<u64>, u64)>,
+    reported: BTreeMap<&'static str, Reported>,
 }
 
 impl Books {
@@ -237,13 +240,13 @@ impl Books {
         }
     }
 
-    fn tell(&self, kills: u64, took: Duration) {
+    fn tell(&self, kills: u64) -> String {
         let results: usize = self.done.values().map(|done| done.told.len()).sum();
         let events: usize = self.reported.values().map(|(told, _)| told.len()).sum();
         let tasks = self.sent.len();
-        println!("{kills} kills in {took:?}: {tasks} tasks, {results} results, {events} events");
         let enough = usize::try_from(kills).unwrap();
         assert!(tasks > enough && results > enough && events > enough, "hardly any load");
+        format!("{tasks} tasks, {results} results, {events} events")
     }
 }
 
@@ -304,7 +307,7 @@ fn nothing_acknowledged_is_lost_or_comes_twice_however_often_it_is_killed() {
     }
     let took = began.elapsed();
     let books = load.finish();
-    books.tell(kills, took);
+    println!("{kills} kills in {took:?}: {}", books.tell(kills));
     books.check(&server.caller(&token));
     assert!(!server.log().so_far().contains("panicked"), "{}", server.log().so_far());
 }
