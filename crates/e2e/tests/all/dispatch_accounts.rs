@@ -121,11 +121,18 @@ fn a_password_is_the_first_line_without_its_end() {
             input,
         );
         assert_eq!(exit.code, Some(0), "{name}: {exit:?}");
-        let agent = server.caller(&format!("{name}:{password}"));
-        assert!(agent.poll("wait=0").is_empty(), "{name}");
-        let wrong = server.caller(&format!("{name}:{password}x"));
-        let _ = wrong.get("/tasks?wait=0").refused(403);
+        assert_eq!(poll_as(&server, &format!("{name}:{password}")), 200, "{name}");
+        assert_eq!(poll_as(&server, &format!("{name}:{password}x")), 403, "{name}");
     }
+}
+
+/// The status of a poll with this authorization, whatever its letters.
+fn poll_as(server: &Dispatch, authorization: &str) -> u16 {
+    let mut connection = server.connect();
+    connection.write(format!(
+        "GET /tasks?wait=0 HTTP/1.1\r\nHost: x\r\nAuthorization: {authorization}\r\n\r\n"
+    ));
+    connection.read_reply().status
 }
 
 #[test]
