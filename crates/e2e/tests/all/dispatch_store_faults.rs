@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use e2e::{Dispatch, Process, Setup, program, run, wait_until};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
@@ -168,6 +170,33 @@ fn a_broken_database_is_told_and_never_served_as_a_whole_one() {
     bytes.iter_mut().skip(4096).for_each(|byte| *byte ^= 0x5a);
     fs::write(setup.path().join("broken.db"), bytes).unwrap();
     check_no_start(&setup, "broken.db");
+}
+
+#[test]
+fn a_copy_taken_under_load_is_whole_and_has_all_that_was_acknowledged_before() {
+    let server = Dispatch::start();
+    let (copied, posting) = (Arc::new(AtomicBool::new(false)), server.agent("a"));
+    let until = copied.clone();
+    let poster = posting.apart(move |agent| {
+        (0..).find(|n| {
+            agent.report(&json!({"n": n}));
+            until.load(Ordering::Relaxed)
+        })
+    });
+    wait_until("some events", || (numbers(&server).len() > 20).then_some(()));
+    let before = numbers(&server);
+    let exit = run(&program(), &["backup", "tasks.db", "copy.db"], &server.path(""));
+    copied.store(true, Ordering::Relaxed);
+    assert_eq!(exit.code, Some(0), "{exit:?}");
+    assert!(poster.join().unwrap().is_some());
+    let setup = Setup::new().file("copy.db", fs::read(server.path("copy.db")).unwrap());
+    let arguments = ["server", "0", "copy.db"].map(std::ffi::OsString::from);
+    let other = setup.start_with(&program(), &arguments);
+    let reply = server.admin().at(other.base()).get("/events?agent=a").ok();
+    let found = reply["events"].as_array().unwrap().clone();
+    let found: Vec<_> = found.iter().map(|event| event["n"].as_i64().unwrap()).collect();
+    assert!(found.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{found:?}");
+    assert!(found.last() >= before.last(), "{found:?} after {before:?}");
 }
 
 /// Whether this machine lets an ordinary process have a file system of its own to see.
