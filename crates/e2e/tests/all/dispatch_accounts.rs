@@ -87,7 +87,7 @@ fn a_name_that_is_taken_is_refused_whatever_its_type() {
         let _ = add(&program, &setup, "one", "agent", "secret\n");
         for kind in ["agent", "admin"] {
             let exit = add(&program, &setup, "one", kind, "other\n");
-            check_failed(&exit, "one");
+            check_failed(&exit, "Failed to add account: UNIQUE constraint failed");
             assert_eq!(exit.code, Some(1), "{exit:?}");
         }
     }

@@ -153,6 +153,19 @@ fn fifty_polls_of_one_agent_share_its_tasks() {
 }
 
 #[test]
+fn two_hundred_polls_of_one_agent_that_is_not_known_yet_are_all_served() {
+    // As after a restart, when everyone comes back at once.
+    let server = Dispatch::start();
+    let mut polls: Vec<_> = (0..200).map(|_| server.connect()).collect();
+    for poll in &mut polls {
+        poll.write("GET /tasks?wait=0 HTTP/1.1\r\nHost: x\r\nAuthorization: a:pw-a\r\n\r\n");
+    }
+    for mut poll in polls {
+        assert_eq!(poll.read_reply().ok()["events"], json!({}));
+    }
+}
+
+#[test]
 fn fifty_polls_that_have_gone_take_nothing() {
     let server = Dispatch::start();
     let (admin, agent) = (server.admin(), server.agent("a"));

@@ -172,7 +172,8 @@ fn a_task_that_is_not_taken_in_time_expires() {
     let kept = admin.enqueue_with("a", "&ttl=0", &json!("kept"));
     let task = admin.task_in(&id, "expired");
     assert!(task["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{task}");
-    assert_eq!(asking.join().unwrap().refused(409), "Task expired");
+    let said = asking.join().unwrap().refused(409);
+    assert!(said.starts_with("Task expired"), "{said}");
     assert_eq!(server.agent("a").take(), (kept, json!("kept")));
     assert!(server.agent("a").poll("wait=0").is_empty());
 }
