@@ -146,7 +146,7 @@ fn what_fails_is_told_and_ends_so() {
     let run_with = |arguments: &[&str], token: &str| {
         Process::start(&program(), arguments, &server.path(""), &environment(&server, token)).wait()
     };
-    check_failed(&run_with(&["agents"], "wrong"), "Authorization");
+    check_failed(&run_with(&["agents"], "wrong"), "login");
     check_failed(&run_with(&["task", "send", "unknown", "--cmd", "x"], &token), "unknown");
     check_failed(&run_with(&["task", "show", "999"], &token), "999");
     check_failed(&run_with(&["task", "send", "a", "--json-body", "{"], &token), "JSON");
