@@ -6,7 +6,7 @@ CARGO = cargo
 # Where cargo builds; a directory of your own is respected.
 TARGET = $${CARGO_TARGET_DIR:-target}
 
-.PHONY: help run test setup bench-plugins clean
+.PHONY: help run test setup bench-plugins bench-dispatch clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 24
@@ -25,6 +25,10 @@ setup: ## install what building and testing needs, and nothing else
 bench-plugins: ## measure the plugin server
 	@scripts/setup test
 	@benches/plugins/run.sh
+
+bench-dispatch: ## measure tasks, events and parked agents
+	@scripts/setup test
+	@benches/dispatch/run.sh
 
 clean: ## remove everything that was built or installed here
 	$(CARGO) clean

@@ -1,6 +1,6 @@
 """Prints what was measured, and writes the page about it.
 
-Invariant: what stands between the markers of the notes is kept as it is.
+Invariant: what stands from the beginning of the notes to the end of the page is kept as it is.
 Not here: measuring (``rows``).
 """
 
@@ -10,7 +10,7 @@ BEGIN, END = "<!-- notes:begin -->", "<!-- notes:end -->"
 
 HEAD = """# Benchmarks of the plugin server
 
-<!-- Written by `make bench-plugins`; only the notes at the end are written by hand. -->
+<!-- Written by `make bench-plugins` up to the notes, which are written by hand. -->
 """
 
 METHOD = """
@@ -51,6 +51,17 @@ only print. The numbers of every run are in `.bench/results.json`.
 - Start: from creating the process to having read the status 200 of its first answer, polled about
   every half millisecond; median of {starts}. Everything on one core unless it says otherwise.
 """
+
+
+def verdict(what, unit, ours, peer_name, peer, bar=None, at_most=False):
+    """One comparison. ``bar`` is for ours / peer, or for ``ours`` when there is no peer."""
+    ratio = ours / peer if peer else None
+    value = ours if ratio is None else ratio
+    met = None if bar is None else (value <= bar if at_most else value >= bar)
+    return {
+        "what": what, "unit": unit, "ours": ours, "peer_name": peer_name, "peer": peer,
+        "ratio": ratio, "bar": bar, "at_most": at_most, "met": met,
+    }
 
 
 def number(value):
@@ -154,9 +165,9 @@ def versions(about):
 
 
 def notes_of(page):
-    """What was written by hand into the page, or an empty place for it."""
-    found = re.search(f"{re.escape(BEGIN)}.*{re.escape(END)}", page, re.DOTALL)
-    return found.group(0) if found else f"{BEGIN}\n{END}"
+    """What was written by hand into the page and all that follows, or an empty place for it."""
+    found = re.search(f"{re.escape(BEGIN)}.*", page, re.DOTALL)
+    return found.group(0).rstrip() if found else f"{BEGIN}\n{END}"
 
 
 def page(about, rows, settings, old_page):

@@ -13,6 +13,7 @@ import timeit
 
 from load import Target, in_turns, medians, wrk
 from processes import Failed, Servers, rss_bytes
+from report import verdict
 
 # The names of the rows, in the order of the report; each is a method of :class:`Rows`.
 NAMES = [
@@ -23,17 +24,6 @@ MB = 1e6
 # How much memory of ours may grow by 1,000 clients and still be called flat: 128 KiB for each, which
 # is twice the longest piece of a file that it reads at once.
 FLAT_BYTES_MAX = 1000 * 128 * 1024
-
-
-def verdict(what, unit, ours, peer_name, peer, bar=None, at_most=False):
-    """One comparison. ``bar`` is for ours / peer, or for ``ours`` when there is no peer."""
-    ratio = ours / peer if peer else None
-    value = ours if ratio is None else ratio
-    met = None if bar is None else (value <= bar if at_most else value >= bar)
-    return {
-        "what": what, "unit": unit, "ours": ours, "peer_name": peer_name, "peer": peer,
-        "ratio": ratio, "bar": bar, "at_most": at_most, "met": met,
-    }
 
 
 class Rows:

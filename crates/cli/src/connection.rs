@@ -75,7 +75,8 @@ impl Connection {
     }
 }
 
-fn read_key(file: &Path) -> Result<Secret, CliError> {
+/// The one secret in `file`.
+pub(crate) fn read_key(file: &Path) -> Result<Secret, CliError> {
     let text = std::fs::read_to_string(file)
         .map_err(|source| CliError::File { file: file.to_owned(), source })?;
     match text.trim() {

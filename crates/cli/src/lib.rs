@@ -4,12 +4,29 @@
 //! arguments are seen by every user of the machine.
 //! Not here: `serve`, and what the configuration file says about address and key (`gatehouse`).
 
+pub mod agents;
+pub mod audit;
 pub mod connection;
+pub mod dispatch;
+pub mod events;
+pub mod file;
+pub mod login;
+mod outcome;
+pub mod password;
 pub mod plugin;
+mod screen;
+pub mod session;
+mod shown;
+mod table;
+pub mod task;
+pub mod webhook;
 
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+
+pub use outcome::Outcome;
+pub use screen::Screen;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -34,10 +51,14 @@ pub enum CliError {
 }
 
 /// Ends a command: an error goes to `err` (as JSON `{"error": …}` where JSON was asked for). The exit
-/// code is 0 for success and 1 for failure; 2 is clap's, for arguments that make no sense.
-pub fn end(result: Result<(), CliError>, json: bool, err: &mut dyn Write) -> ExitCode {
+/// code is the [`Outcome`]'s, 1 after an error; 2 is clap's, for arguments that make no sense.
+pub fn end(
+    result: Result<impl Into<Outcome>, CliError>,
+    json: bool,
+    err: &mut dyn Write,
+) -> ExitCode {
     let error = match result {
-        Ok(()) => return ExitCode::SUCCESS,
+        Ok(outcome) => return outcome.into().code(),
         // Whoever read our output has seen enough (`| head`).
         Err(CliError::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
             return ExitCode::SUCCESS;
@@ -47,12 +68,16 @@ pub fn end(result: Result<(), CliError>, json: bool, err: &mut dyn Write) -> Exi
     let text = if json {
         serde_json::json!({ "error": error.to_string() }).to_string()
     } else {
-        format!("error: {error}")
+        // A server's words may hold what an agent made up.
+        format!("error: {}", shown::lines(&error.to_string()))
     };
     // With nowhere left to complain, the exit code must do.
     let _ = writeln!(err, "{text}");
     ExitCode::FAILURE
 }
+
+#[cfg(test)]
+mod scripted;
 
 #[cfg(test)]
 mod tests {
@@ -62,7 +87,7 @@ mod tests {
 
     #[test]
     fn an_error_is_words_or_json_and_a_failing_exit_code() {
-        let refused = || Err(CliError::Refused("no".to_owned()));
+        let refused = || Err::<(), _>(CliError::Refused("no".to_owned()));
         let mut text = Vec::new();
         assert_eq!(end(refused(), false, &mut text), ExitCode::FAILURE);
         assert_eq!(end(refused(), true, &mut text), ExitCode::FAILURE);
@@ -73,7 +98,7 @@ mod tests {
     fn a_reader_that_left_is_no_failure() {
         let closed = std::io::Error::from(std::io::ErrorKind::BrokenPipe);
         let mut text = Vec::new();
-        assert_eq!(end(Err(closed.into()), false, &mut text), ExitCode::SUCCESS);
+        assert_eq!(end(Err::<(), _>(closed.into()), false, &mut text), ExitCode::SUCCESS);
         assert!(text.is_empty());
     }
 }

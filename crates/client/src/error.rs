@@ -78,9 +78,31 @@ pub enum ClientError {
         /// What is wrong with the answer.
         why: String,
     },
+    /// A fetched file is not what the server says it is.
+    #[error(
+        "{path} came damaged: its length or checksum is not what the server says; fetch it again"
+    )]
+    Damaged {
+        /// The file as it was asked for.
+        path: String,
+    },
+    /// There was no place for what was fetched.
+    #[error("cannot write what was fetched: {0}")]
+    NotWritten(std::io::Error),
 }
 
 impl ClientError {
+    /// Whether the same call may succeed a little later: the server is away or busy.
+    #[must_use]
+    pub const fn is_passing(&self) -> bool {
+        matches!(
+            self,
+            Self::CannotConnect { .. }
+                | Self::TimedOut { .. }
+                | Self::Refused { status: 502..=504, .. }
+        )
+    }
+
     /// The error for a call that failed below HTTP.
     pub(crate) fn transport(url: &str, limit: Duration, error: ureq::Error) -> Self {
         use std::io::ErrorKind::InvalidData;

@@ -1,34 +1,41 @@
-//! Typed calls to the control routes of a running server.
+//! Typed calls to a running server: its plugins, agents, tasks, events and files.
 //!
 //! Invariant: the key goes to the one address that was given, in a header, and nowhere else: no
 //! redirect is followed, no proxy of the environment is used, no error shows it.
 //! Not here: where address and key come from, and how an answer is shown (`cli`).
 
+mod call;
+mod dispatch;
 mod error;
+mod files;
+mod stream;
+mod tasks;
 
 use std::path::Path;
 use std::time::Duration;
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
-use ureq::http::{HeaderValue, StatusCode, Uri};
+use ureq::http::{HeaderValue, Method, Uri};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use wire::Secret;
 
+use call::{NOTHING, Patience, Route};
 pub use error::ClientError;
+pub use files::{Fetched, Progress, Upload};
+pub use stream::{EventStream, Streamed};
+pub use tasks::{HistoryFilter, Output, SendOptions};
 
 /// What a connection may take to open.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// What a call may take: a reload starts every plugin anew before it answers.
-const CALL_LIMIT: Duration = Duration::from_secs(120);
-/// What an answer may be long; the names of ten thousand plugins fit.
+/// What a call about plugins may take: a reload starts every one anew before it answers.
+const PLUGIN_CALL: Patience = Patience::Whole(Duration::from_secs(120));
+/// What an answer about plugins may be long; the names of ten thousand fit.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
+/// How many connections are kept for the next call: as many as one command uses at a time.
+const IDLE_CONNECTIONS_MAX: usize = 32;
 
-/// Bytes of a name that stand in a path as they are.
-const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-
-/// A server that can be asked. Calls block.
-#[derive(Debug)]
+/// A server that can be asked. Calls block; a clone shares the connections.
+#[derive(Debug, Clone)]
 pub struct Client {
     agent: ureq::Agent,
     /// Without a slash at the end.
@@ -57,7 +64,8 @@ impl Client {
             .max_redirects(0)
             .proxy(None)
             .timeout_connect(Some(CONNECT_LIMIT))
-            .timeout_global(Some(CALL_LIMIT))
+            .max_idle_connections(IDLE_CONNECTIONS_MAX)
+            .max_idle_connections_per_host(IDLE_CONNECTIONS_MAX)
             .tls_config(TlsConfig::builder().root_certs(roots).build())
             .build()
             .new_agent();
@@ -69,7 +77,7 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub fn plugins(&self) -> Result<Vec<String>, ClientError> {
-        self.names("plugins")
+        self.names(&Route::new("plugins"))
     }
 
     /// Starts the plugin `name` anew from its file and the configuration; until that succeeded the
@@ -79,7 +87,7 @@ impl Client {
     /// See [`ClientError`]; [`ClientError::Refused`] with 404 for an unknown plugin, with 500 when
     /// the new version does not start.
     pub fn reload(&self, name: &str) -> Result<(), ClientError> {
-        self.ask(&format!("reload/{}", encoded(name))).map(drop)
+        self.ask(&Route::new("reload").segment(name)).map(drop)
     }
 
     /// Starts all plugins anew; gives the names that are served then.
@@ -87,7 +95,7 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub fn reload_all(&self) -> Result<Vec<String>, ClientError> {
-        self.names("reload/all")
+        self.names(&Route::new("reload/all"))
     }
 
     /// Loads a file that was added to the plugin directory; gives what the server answers.
@@ -95,7 +103,7 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub fn load(&self, file: &str) -> Result<Value, ClientError> {
-        self.ask(&format!("load/{}", encoded(file)))
+        self.ask(&Route::new("load").segment(file))
     }
 
     /// Takes the plugin `name` out of service; gives what the server answers.
@@ -103,10 +111,24 @@ impl Client {
     /// # Errors
     /// See [`ClientError`]; [`ClientError::Refused`] with 404 for an unknown plugin.
     pub fn unload(&self, name: &str) -> Result<Value, ClientError> {
-        self.ask(&format!("unload/{}", encoded(name)))
+        self.ask(&Route::new("unload").segment(name))
     }
 
-    fn names(&self, route: &str) -> Result<Vec<String>, ClientError> {
+    /// A client of the same server with another key.
+    ///
+    /// # Errors
+    /// When the key cannot stand in a header.
+    pub fn with_key(&self, key: &Secret) -> Result<Self, ClientError> {
+        Ok(Self { key: Some(bearer(key)?), ..self.clone() })
+    }
+
+    /// The address of the server, without a slash at the end.
+    #[must_use]
+    pub fn base_url(&self) -> &str {
+        &self.base_url
+    }
+
+    fn names(&self, route: &Route) -> Result<Vec<String>, ClientError> {
         let answer = self.ask(route)?;
         let names = answer.get("loaded_plugins").and_then(Value::as_array);
         names
@@ -115,48 +137,10 @@ impl Client {
     }
 
     /// Posts to `route` and gives the JSON of a good answer.
-    fn ask(&self, route: &str) -> Result<Value, ClientError> {
-        let url = format!("{}/{route}", self.base_url);
-        let mut request = self.agent.post(&url);
-        if let Some(key) = &self.key {
-            request = request.header("Authorization", key);
-        }
-        let failed = |error| ClientError::transport(&self.base_url, CALL_LIMIT, error);
-        let mut response = request.send_empty().map_err(failed)?;
-        let status = response.status();
-        let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec();
-        let body: Result<Value, _> = serde_json::from_slice(&body.map_err(failed)?);
-        match (status, body) {
-            (StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED, _) => {
-                Err(ClientError::Unauthorized {
-                    url: self.base_url.clone(),
-                    hint: if self.key.is_some() {
-                        "it does not take this key"
-                    } else {
-                        "give its key; without one it answers only to its own machine, if at all"
-                    },
-                })
-            }
-            (status, Ok(body)) if status.is_success() => Ok(body),
-            (status, Ok(body)) => match body.get("error").and_then(Value::as_str) {
-                Some(error) => {
-                    Err(ClientError::Refused { status: status.as_u16(), error: error.to_owned() })
-                }
-                None => Err(self.unexpected(route, &format!("status {status} without an `error`"))),
-            },
-            (status, Err(_)) => {
-                Err(self.unexpected(route, &format!("status {status}, and it is not JSON")))
-            }
-        }
+    fn ask(&self, route: &Route) -> Result<Value, ClientError> {
+        let response = self.send(Method::POST, route, &[], NOTHING, PLUGIN_CALL)?;
+        self.read(route, response, ANSWER_BYTES_MAX, PLUGIN_CALL)
     }
-
-    fn unexpected(&self, route: &str, why: &str) -> ClientError {
-        ClientError::Unexpected { url: format!("{}/{route}", self.base_url), why: why.to_owned() }
-    }
-}
-
-fn encoded(name: &str) -> String {
-    utf8_percent_encode(name, PLAIN).to_string()
 }
 
 fn check_address(url: &str) -> Result<(), ClientError> {

@@ -1,6 +1,6 @@
 //! The client against a listener that gives one canned answer and keeps what it was asked.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::thread::JoinHandle;
 
@@ -9,7 +9,11 @@ use wire::Secret;
 
 use super::{Client, ClientError};
 
-/// Answers one request with `status` and `body`; gives the request's head when joined.
+/// The calls about agents, tasks, events and files.
+mod dispatch;
+
+/// Answers one request with `status` (more headers may follow in it) and `body`; gives the request
+/// when joined.
 fn serve(status: &str, body: &str) -> (String, JoinHandle<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -23,13 +27,16 @@ fn serve(status: &str, body: &str) -> (String, JoinHandle<String>) {
         let mut head = String::new();
         let mut lines = BufReader::new(stream.try_clone().unwrap());
         while lines.read_line(&mut head).unwrap() > 2 {}
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+        let mut sent = vec![0; length.map_or(0, |length| length.parse().unwrap())];
+        lines.read_exact(&mut sent).unwrap();
         stream.write_all(answer.as_bytes()).unwrap();
-        head
+        head + &String::from_utf8(sent).unwrap()
     });
     (url, server)
 }
 
-/// Makes `call` against a canned answer; gives its result and the head of the request.
+/// Makes `call` against a canned answer; gives its result and the request.
 fn check<T>(
     (status, body): (&str, &str),
     call: impl FnOnce(&Client) -> Result<T, ClientError>,
@@ -47,6 +54,7 @@ fn names_of_plugins_come_back_and_the_key_goes_in_the_header() {
     assert_eq!(names.unwrap(), ["files", "hello"]);
     assert!(head.starts_with("POST /plugins HTTP/1.1\r\n"), "{head}");
     assert!(head.to_lowercase().contains("\r\nauthorization: bearer hunter2\r\n"), "{head}");
+    assert!(head.contains("\r\ncontent-length: 0\r\n") && !head.contains("chunked"), "{head}");
 }
 
 #[test]

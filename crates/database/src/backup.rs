@@ -28,7 +28,8 @@ pub fn back_up(path: &Path, to: &Path) -> Result<(), DatabaseError> {
     copied.map_err(|error| open(error.to_string()))
 }
 
-/// Puts the copy `from` in the place of the database at `path`, which no program may have open.
+/// Puts the copy `from` in the place of the database at `path`, which no program may have open. What lies beside that
+/// database (`-wal`, `-shm`, `-claims`) is removed.
 ///
 /// # Errors
 /// When `from` is no sound database of this program, or `path` is in use or cannot be written; `path` is then as it
@@ -45,7 +46,8 @@ pub fn restore(from: &Path, path: &Path) -> Result<(), DatabaseError> {
     let new = beside(path, ".restoring");
     std::fs::copy(from, &new).map_err(failed)?;
     std::fs::File::open(&new).and_then(|file| file.sync_all()).map_err(failed)?;
-    for left in ["-wal", "-shm"] {
+    // None of them says anything about the copy, whose tasks may even bear numbers that they speak of.
+    for left in ["-wal", "-shm", "-claims"] {
         match std::fs::remove_file(beside(path, left)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(failed(error));

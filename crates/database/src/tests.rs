@@ -124,6 +124,20 @@ fn a_backup_of_a_database_in_use_is_brought_back_when_it_is_not() {
 }
 
 #[test]
+fn what_lies_beside_a_database_goes_when_a_copy_takes_its_place() {
+    let setup = Setup::new();
+    drop(setup.open());
+    let copy = setup.path().with_file_name("copy");
+    back_up(&setup.path(), &copy).unwrap();
+    let claims = setup
+        .path()
+        .with_file_name(setup.path().file_name().unwrap().to_str().unwrap().to_owned() + "-claims");
+    std::fs::write(&claims, "task 7 was handed out").unwrap();
+    restore(&copy, &setup.path()).unwrap();
+    assert!(!claims.exists(), "tasks of the copy would be taken for those that it speaks of");
+}
+
+#[test]
 fn the_file_is_for_its_owner_alone() {
     use std::os::unix::fs::PermissionsExt as _;
     let setup = Setup::new();

@@ -1,13 +1,16 @@
 //! The command line, as typed.
 //!
-//! Called as `gatehouse` the program has commands; called through a link named `pserve` it takes that
-//! program's options.
+//! Called as `gatehouse` the program has commands; called through a link named `pserve` or `dutserver` it
+//! takes what that program takes.
 
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
+use cli::dispatch::DispatchCommand;
 use cli::plugin::PluginArgs;
 use server::config::Level;
+
+use crate::dutserver::{self, Complaint};
 
 /// What to do.
 #[derive(Debug)]
@@ -18,6 +21,12 @@ pub(crate) enum Task {
     Config(ConfigCommand),
     /// Look after plugins of a running server.
     Plugin(PluginWithFile),
+    /// Serve without a configuration file.
+    Server(ServerArgs),
+    /// Do something with a database.
+    Database(DatabaseCommand),
+    /// Speak to a running server about agents, tasks and events.
+    Dispatch(DispatchCommand),
 }
 
 /// One self-hosted server: drop a plugin into a folder, get an authenticated HTTP endpoint.
@@ -37,6 +46,12 @@ enum Command {
     Config(ConfigCommand),
     /// List, reload, load, unload or write plugins
     Plugin(PluginWithFile),
+    /// Run a server for agents, on every interface, without a configuration file
+    Server(ServerArgs),
+    #[command(flatten)]
+    Database(DatabaseCommand),
+    #[command(flatten)]
+    Dispatch(DispatchCommand),
 }
 
 /// Arguments of `gatehouse serve`.
@@ -64,6 +79,92 @@ pub(crate) struct ServeArgs {
     /// Reload by itself when a plugin or the configuration changes (for development)
     #[arg(long)]
     pub(crate) watch: bool,
+}
+
+/// Arguments of `gatehouse server`.
+#[derive(Debug, Args)]
+pub(crate) struct ServerArgs {
+    /// The port to listen on; 0 takes a free one
+    pub(crate) port: u16,
+    /// The file with accounts, tasks and events; made when it is not there
+    #[arg(value_name = "DB")]
+    pub(crate) database: PathBuf,
+    /// Listen on this address instead of every interface
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) bind: Option<String>,
+}
+
+/// What can be done with a database, also while a server has it open.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DatabaseCommand {
+    /// Add an account; its password is asked for, or read from standard input
+    #[command(name = "addaccount")]
+    AddAccount {
+        /// The database; made when it is not there
+        #[arg(value_name = "DB")]
+        database: PathBuf,
+        /// The account's name
+        name: String,
+        /// agent, admin, operator or viewer
+        #[arg(value_name = "TYPE")]
+        role: String,
+    },
+    /// Add an agent that is known by a hardware id (the later protocol); the id is asked for
+    #[command(name = "addagent")]
+    AddAgent {
+        /// The database; made when it is not there
+        #[arg(value_name = "DB")]
+        database: PathBuf,
+        /// The agent's name
+        name: String,
+    },
+    /// Add an admin who is known by a pass-code alone (the later protocol); it is asked for
+    #[command(name = "addpasscode")]
+    AddPasscode {
+        /// The database; made when it is not there
+        #[arg(value_name = "DB")]
+        database: PathBuf,
+    },
+    /// Remove the admin with this pass-code; it is asked for
+    #[command(name = "removepasscode")]
+    RemovePasscode {
+        /// The database
+        #[arg(value_name = "DB")]
+        database: PathBuf,
+    },
+    /// Remove an account with its sessions, tasks and events
+    Remove {
+        /// The database
+        #[arg(value_name = "DB")]
+        database: PathBuf,
+        /// The account's name
+        name: String,
+    },
+    /// List the accounts
+    Accounts {
+        /// The database
+        #[arg(value_name = "DB")]
+        database: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write a copy of the database to a new file, also while a server runs
+    Backup {
+        /// The database
+        #[arg(value_name = "DB")]
+        database: PathBuf,
+        /// The copy
+        file: PathBuf,
+    },
+    /// Put a copy in the place of a database that no server has open
+    Restore {
+        /// The copy
+        file: PathBuf,
+        /// The database
+        #[arg(value_name = "DB")]
+        database: PathBuf,
+    },
 }
 
 /// Arguments of `gatehouse config`.
@@ -117,13 +218,17 @@ fn level(text: &str) -> Result<Level, String> {
     Level::parse(text).ok_or_else(|| "expected error, warning, info or debug".into())
 }
 
-/// Reads the command line; what cannot be meant ends the program with a message.
-pub(crate) fn parse() -> Task {
+/// Reads the command line. What cannot be meant ends the program with a message; what the link `dutserver`
+/// does not take comes back as a complaint.
+pub(crate) fn parse() -> Result<Task, Complaint> {
     let called_as = std::env::args_os().next().unwrap_or_default();
     let called_as = Path::new(&called_as).file_stem().unwrap_or_default();
+    if called_as == "dutserver" {
+        return dutserver::parse(&std::env::args_os().skip(1).collect::<Vec<_>>());
+    }
     if called_as == "pserve" {
         let pserve = Pserve::parse();
-        return Task::Serve(ServeArgs {
+        return Ok(Task::Serve(ServeArgs {
             ini_file: Some(pserve.ini_file.unwrap_or_else(|| "pserve.ini".into())),
             default: false,
             log: pserve.log,
@@ -131,13 +236,16 @@ pub(crate) fn parse() -> Task {
             bind: None,
             port: None,
             watch: false,
-        });
+        }));
     }
-    match Gatehouse::parse().command {
+    Ok(match Gatehouse::parse().command {
         Command::Serve(arguments) => Task::Serve(arguments),
         Command::Config(command) => Task::Config(command),
         Command::Plugin(arguments) => Task::Plugin(arguments),
-    }
+        Command::Server(arguments) => Task::Server(arguments),
+        Command::Database(command) => Task::Database(command),
+        Command::Dispatch(command) => Task::Dispatch(command),
+    })
 }
 
 #[cfg(test)]

@@ -9,10 +9,10 @@ use cli::connection::{Connection, ConnectionOptions, KEY_VARIABLE};
 use cli::plugin::PluginCommand;
 use plugins::python::package::Package;
 use server::config::{self, Config, Overrides};
-use server::site::Origin;
+use server::site::{Origin, Source};
 use server::startup;
 
-use crate::arguments::{ConfigCommand, PluginWithFile, ServeArgs, Task};
+use crate::arguments::{ConfigCommand, PluginWithFile, ServeArgs, ServerArgs, Task};
 
 /// The files that are looked for when none is named.
 const USUAL_FILES: [&str; 2] = ["gatehouse.ini", "gatehouse.toml"];
@@ -27,6 +27,9 @@ impl Task {
                 show(ini_file, default, json)
             }
             Self::Plugin(arguments) => plugin(arguments),
+            Self::Server(arguments) => serve_tasks(arguments),
+            Self::Database(command) => command.run(),
+            Self::Dispatch(command) => command.main(&configured_if_any),
         }
     }
 }
@@ -57,7 +60,7 @@ fn find_file(named: Option<PathBuf>) -> Result<PathBuf, String> {
 
 fn origin(named: Option<PathBuf>, default: bool, overrides: Overrides) -> Result<Origin, String> {
     let file = if default { None } else { Some(find_file(named)?) };
-    Ok(Origin { file, overrides })
+    Ok(Origin { source: file.map_or(Source::Default, Source::File), overrides })
 }
 
 fn serve(arguments: ServeArgs) -> ExitCode {
@@ -66,6 +69,7 @@ fn serve(arguments: ServeArgs) -> ExitCode {
         level: arguments.level,
         bind: arguments.bind,
         port: arguments.port,
+        database: None,
     };
     let origin = match origin(arguments.ini_file, arguments.default, overrides) {
         Ok(origin) => origin,
@@ -73,7 +77,22 @@ fn serve(arguments: ServeArgs) -> ExitCode {
     };
     let options =
         startup::Options { origin, watch: arguments.watch, show_hints: arguments.default };
-    match startup::run(&options) {
+    run(&options)
+}
+
+fn serve_tasks(arguments: ServerArgs) -> ExitCode {
+    let overrides = Overrides {
+        bind: arguments.bind,
+        port: Some(arguments.port),
+        database: Some(arguments.database),
+        ..Overrides::default()
+    };
+    let origin = Origin { source: Source::Tasks, overrides };
+    run(&startup::Options { origin, watch: false, show_hints: false })
+}
+
+fn run(options: &startup::Options) -> ExitCode {
+    match startup::run(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => complain(error),
     }
@@ -133,6 +152,12 @@ fn package() -> Result<PathBuf, CliError> {
     let mut path = Package::install().map_err(refused)?.program().to_owned();
     path.pop();
     Ok(path)
+}
+
+/// The server of the configuration file that is named or found, if there is one.
+fn configured_if_any(file: Option<PathBuf>) -> Result<Option<Connection>, CliError> {
+    let file = file.or_else(|| find_file(None).ok());
+    file.map(|file| configured(Some(file))).transpose()
 }
 
 /// The server that the configuration file describes; without a file, the embedded configuration's.

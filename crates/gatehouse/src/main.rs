@@ -2,9 +2,14 @@
 
 mod arguments;
 mod commands;
+mod database_commands;
+mod dutserver;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    arguments::parse().run()
+    match arguments::parse() {
+        Ok(task) => task.run(),
+        Err(complaint) => complaint.end(),
+    }
 }

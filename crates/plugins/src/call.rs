@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Uri};
 use http_body::{Frame, SizeHint};
+use http_body_util::combinators::UnsyncBoxBody;
 
 use crate::builtin::files::FileBody;
 use crate::python::stream::Pieces;
@@ -117,6 +118,8 @@ pub enum Body {
     Pieces(Box<Pieces>),
     /// A file, or a part of one.
     File(Box<FileBody>),
+    /// Pieces that the server itself makes as it goes.
+    Stream(UnsyncBoxBody<Bytes, BodyError>),
 }
 
 /// A body that broke off after its headers were sent.
@@ -151,6 +154,7 @@ impl http_body::Body for Body {
             Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Pieces(pieces) => Pin::new(&mut **pieces).poll_piece(cx),
             Self::File(file) => Pin::new(&mut **file).poll_frame(cx),
+            Self::Stream(stream) => Pin::new(stream).poll_frame(cx),
         }
     }
 
@@ -159,6 +163,7 @@ impl http_body::Body for Body {
             Self::Full(bytes) => bytes.is_none(),
             Self::Pieces(_) => false,
             Self::File(file) => file.is_end_stream(),
+            Self::Stream(stream) => stream.is_end_stream(),
         }
     }
 
@@ -167,6 +172,7 @@ impl http_body::Body for Body {
             Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
             Self::Pieces(_) => SizeHint::default(),
             Self::File(file) => file.size_hint(),
+            Self::Stream(stream) => stream.size_hint(),
         }
     }
 }

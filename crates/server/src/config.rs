@@ -54,6 +54,8 @@ pub struct Overrides {
     pub bind: Option<String>,
     /// On which port.
     pub port: Option<u16>,
+    /// The tasks' database, relative to the working directory.
+    pub database: Option<PathBuf>,
 }
 
 /// Everything the server was told. Its `Debug` is that of [`show`]: without secrets.
@@ -80,6 +82,8 @@ pub struct Config {
     pub file_server: FileServer,
     /// `[python]`.
     pub python: Python,
+    /// `[tasks]`, when it names a database.
+    pub tasks: Option<TasksConfig>,
     /// `[log]`.
     pub log: Log,
     /// Every section as plugins see it in `self.config` (section names as written, keys lower-case).
@@ -206,6 +210,35 @@ pub struct Python {
     pub stop_timeout: Duration,
     /// `calls_max`: in flight or waiting for one plugin file (default 4096).
     pub calls_max: usize,
+}
+
+/// Tasks for agents and events from them.
+#[derive(Debug, Clone)]
+pub struct TasksConfig {
+    /// `database`: the file with accounts, tasks and events.
+    pub database: PathBuf,
+    /// `wait_secs`: how long a poll and a sender wait when they do not say (default 26).
+    pub wait: Duration,
+    /// `events_max`: newest events kept of one agent (default 512).
+    pub events_max: usize,
+    /// `queue_max`: tasks that wait for one agent (default 10000).
+    pub queue_max: usize,
+    /// `history_days`: how long a task that has ended is kept (default 30 days); `None`, written 0, for ever.
+    pub history: Option<Duration>,
+    /// `session_days`: how long an unused session lives (default 30 days).
+    pub session: Duration,
+    /// `attempts_max`: claims of one task before it is dead (default 5).
+    pub attempts_max: u32,
+    /// `output_bytes_max`: kept of one task's output (default 1 MiB).
+    pub output_bytes_max: usize,
+    /// `files`: the directory of files in transfer (default the database's path with `.files` behind it).
+    pub files: PathBuf,
+    /// `file_bytes_max`: of one file in transfer (default 32 MiB).
+    pub file_bytes_max: usize,
+    /// `file_secs`: how long a file in transfer is kept (default 3600).
+    pub file_lifetime: Duration,
+    /// `file_uses`: how often a file in transfer may be fetched (default 5).
+    pub file_uses: u32,
 }
 
 /// What is written down and where.

@@ -5,9 +5,11 @@
 pub mod access_log;
 pub mod activity;
 pub mod body;
+pub mod cargo;
 pub mod client_ip;
 pub mod control_routes;
 pub mod cors;
+pub mod dispatch;
 pub mod door;
 pub mod error;
 pub mod listener;

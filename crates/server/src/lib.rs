@@ -4,6 +4,7 @@
 
 pub mod accounts;
 pub mod config;
+pub mod dispatch;
 pub mod http;
 pub mod log;
 pub mod shutdown;

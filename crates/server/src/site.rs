@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::Mutex;
 
 use crate::config::{Config, Overrides, Problems};
+use crate::dispatch::Dispatch;
 use crate::http::body::Room;
 use crate::http::listener::TlsAcceptorBox;
 use crate::http::policy::Policy;
@@ -23,14 +24,25 @@ use crate::log;
 /// Where the configuration comes from, each time it is read.
 #[derive(Debug, Clone)]
 pub struct Origin {
-    /// The file; `None` is the embedded default.
-    pub file: Option<PathBuf>,
+    /// What is read.
+    pub source: Source,
     /// What the command line says instead.
     pub overrides: Overrides,
 }
 
-/// The configuration without a file: this machine only, plugins from a folder, every request logged.
-const EMBEDDED: &str = include_str!("../default.ini");
+/// Where the settings stand that the command line does not give.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// In this file.
+    File(PathBuf),
+    /// In the program: this machine only, plugins from a folder, every request logged.
+    Default,
+    /// In the program: every interface, no plugins; the database comes from the command line.
+    Tasks,
+}
+
+const DEFAULT: &str = include_str!("../default.ini");
+const TASKS: &str = include_str!("../tasks.ini");
 
 impl Origin {
     /// Reads the configuration.
@@ -38,11 +50,18 @@ impl Origin {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn read(&self) -> Result<Config, Problems> {
-        match &self.file {
-            Some(file) => Config::load(file, &self.overrides, &variable),
-            None => {
-                Config::embedded("the embedded configuration", EMBEDDED, &self.overrides, &variable)
-            }
+        let text = match &self.source {
+            Source::File(file) => return Config::load(file, &self.overrides, &variable),
+            Source::Default => DEFAULT,
+            Source::Tasks => TASKS,
+        };
+        Config::embedded("the embedded configuration", text, &self.overrides, &variable)
+    }
+
+    fn file(&self) -> Option<&Path> {
+        match &self.source {
+            Source::File(file) => Some(file),
+            Source::Default | Source::Tasks => None,
         }
     }
 }
@@ -75,6 +94,8 @@ pub struct Site {
     pub registry: Registry,
     /// The rules for requests.
     pub policy: ArcSwap<Policy>,
+    /// Tasks and events, where they are configured.
+    pub dispatch: Option<Arc<Dispatch>>,
     /// Memory for bodies of requests.
     pub body_room: Room,
     /// How TLS is spoken, if it is.
@@ -94,11 +115,13 @@ impl Site {
         origin: Origin,
         config: Config,
         registry: Registry,
+        dispatch: Option<Dispatch>,
         log: log::Handle,
     ) -> Result<Self, TlsError> {
         let tls = ArcSwapOption::new(acceptor(&config)?);
         Ok(Self {
             registry,
+            dispatch: dispatch.map(Arc::new),
             policy: ArcSwap::from_pointee(Policy::of(&config)),
             body_room: Room::new(config.limits.body_bytes_max),
             tls,
@@ -225,7 +248,7 @@ fn with_logging(config: &Config) -> Map<String, Value> {
 
 fn arguments(config: &Config, origin: &Origin) -> Map<String, Value> {
     Map::from_iter([
-        ("ini_file".to_owned(), json!(origin.file.as_ref().map(shown))),
+        ("ini_file".to_owned(), json!(origin.file().map(shown))),
         ("log".to_owned(), json!(config.log.file.as_ref().map(shown))),
         ("level".to_owned(), json!(config.log.level.name().to_uppercase())),
     ])

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use database::DatabaseError;
 use plugins::python::package::Package;
 use plugins::registry::{ChangeError, Outcome, Registry};
 use tokio::net::TcpListener;
@@ -15,6 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::config::{Config, Problems};
+use crate::dispatch::Dispatch;
 use crate::http::listener::Listener;
 use crate::http::tls::TlsError;
 use crate::log;
@@ -49,6 +51,9 @@ pub enum StartError {
     /// The certificate cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The database of tasks and accounts cannot be used.
+    #[error("[tasks] database: {0}")]
+    Database(#[from] DatabaseError),
     /// The plugin directory cannot be read.
     #[error("[paths] plugins: {0}")]
     Plugins(#[from] ChangeError),
@@ -78,7 +83,8 @@ pub fn run(options: &Options) -> Result<(), StartError> {
         tracing::warn!("{warning}");
     }
     allow_many_files();
-    let outcome = runtime()?.block_on(serve(options, config, log.clone()));
+    let dispatch = config.tasks.clone().map(Dispatch::open).transpose()?;
+    let outcome = runtime()?.block_on(serve(options, config, dispatch, log.clone()));
     log.flush();
     outcome
 }
@@ -110,17 +116,27 @@ fn say(line: &str) {
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
-async fn serve(options: &Options, config: Config, log: log::Handle) -> Result<(), StartError> {
+async fn serve(
+    options: &Options,
+    config: Config,
+    dispatch: Option<Dispatch>,
+    log: log::Handle,
+) -> Result<(), StartError> {
     let mut signals = Signals::listen()?;
     let sockets = sockets::bind(&config.network.bind_to, config.network.port).await?;
+    warn_if_open(&config, &sockets);
     let package = Package::install().map_err(StartError::Package)?;
     let _pidfile = config.paths.pidfile.as_deref().map(Pidfile::write).transpose()?;
-    let site = Site::new(options.origin.clone(), config, Registry::new(package), log)?;
+    let site = Site::new(options.origin.clone(), config, Registry::new(package), dispatch, log)?;
     let site = Arc::new(site);
     let outcome = tokio::select! {
         outcome = site.load_all() => outcome?,
         () = ended(&mut signals) => return Ok(()),
     };
+    let mut beside = JoinSet::new();
+    if let Some(dispatch) = site.dispatch.clone() {
+        beside.spawn(async move { dispatch.run().await });
+    }
     let mut watch = start_watch(options, &site)?;
     let addresses = addresses(&site.config(), &sockets)?;
     let mut doors = Doors::open(&site, sockets);
@@ -170,6 +186,18 @@ fn addresses(config: &Config, sockets: &[TcpListener]) -> io::Result<Vec<String>
     sockets.iter().map(|socket| Ok(format!("{scheme}://{}", socket.local_addr()?))).collect()
 }
 
+/// Tells whoever starts it that others can listen in.
+fn warn_if_open(config: &Config, sockets: &[TcpListener]) {
+    let addresses = sockets.iter().filter_map(|socket| socket.local_addr().ok());
+    let mut open = addresses.filter(|address| !address.ip().to_canonical().is_loopback());
+    if let Some(address) = open.next().filter(|_| config.tls.is_none()) {
+        tracing::warn!(
+            "{address} is open to other machines without TLS: passwords and keys can be read on the way \
+             (set [ssl], or bind to 127.0.0.1 behind a proxy that speaks TLS)"
+        );
+    }
+}
+
 fn announce(options: &Options, addresses: &[String], outcome: &Outcome) {
     tracing::info!(plugins = ?outcome.names, "ready on {}", addresses.join(" "));
     for address in addresses {
@@ -206,6 +234,9 @@ async fn end(site: &Site, doors: Doors) {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     let limit = site.config().limits.drain_timeout;
     tracing::info!("ending: requests in flight have {limit:?}");
+    if let Some(dispatch) = &site.dispatch {
+        dispatch.close();
+    }
     doors.drain(limit).await;
     site.registry.shut_down(Duration::ZERO).await;
     tracing::info!("ended");

@@ -137,6 +137,17 @@ impl Dispatcher {
         told.await.unwrap_or(Err(StoreError::Ended))
     }
 
+    /// Agents of which anything is kept.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn agents(&self) -> Result<Vec<AgentId>, StoreError> {
+        let store = Arc::clone(&self.shared.store);
+        let mut agents = blocking(move || store.agents()).await?;
+        agents.extend(self.shared.ledger().agents());
+        Ok(agents)
+    }
+
     /// Whether an agent waits for tasks, or has asked for something within the last seconds.
     #[must_use]
     pub fn is_online(&self, agent: AgentId) -> bool {

@@ -490,6 +490,12 @@ impl Ledger {
         self.desks.get(&agent).map_or(0, |desk| desk.queue.len())
     }
 
+    /// Agents with open tasks, and those that have asked for some.
+    #[must_use]
+    pub fn agents(&self) -> Vec<AgentId> {
+        self.desks.keys().copied().collect()
+    }
+
     /// Forgets an agent and its tasks; who waits for them is told by what is returned.
     pub fn forget(&mut self, agent: AgentId) -> Vec<(TaskId, Open)> {
         let ids: Vec<TaskId> =

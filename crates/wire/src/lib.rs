@@ -2,6 +2,7 @@
 //!
 //! Invariant: nothing here does I/O, and nothing here knows a runtime.
 
+pub mod dispatch;
 pub mod secret;
 
 pub use secret::Secret;

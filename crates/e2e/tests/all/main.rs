@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed step fails its test")]
 
+mod agent;
 mod answers;
 mod auth;
 mod commands;

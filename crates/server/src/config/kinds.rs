@@ -101,6 +101,13 @@ pub(super) const FILE_NAME: Kind<String> = kind("a file name without a directory
 pub(super) const PATH: Kind<PathBuf> =
     kind("a path", |value, door| Some(door.path(&filled(value)?)));
 
+/// Of a file that the server itself makes: beside the configuration file before it is there, too, so that
+/// it is the same one wherever the server is started.
+pub(super) const OWN_PATH: Kind<PathBuf> = kind("a path", |value, door| {
+    let text = filled(value)?;
+    Some(door.directory.map_or_else(|| PathBuf::from(&text), |directory| directory.join(&text)))
+});
+
 pub(super) const PATHS: Kind<Vec<PathBuf>> =
     kind("a directory, or a `list:` of directories", |value, door| {
         let texts = match value {
@@ -173,6 +180,13 @@ pub(super) const fn whole(least: u64, greatest: u64) -> Kind<u64> {
 pub(super) const fn count(least: u64, greatest: u64) -> Kind<usize> {
     ranged("a whole number", (least, greatest), |value, door| {
         usize::try_from(number(value, door)?).ok()
+    })
+}
+
+/// How often something may be done.
+pub(super) const fn times(least: u64, greatest: u64) -> Kind<u32> {
+    ranged("a whole number", (least, greatest), |value, door| {
+        u32::try_from(number(value, door)?).ok()
     })
 }
 
@@ -277,6 +291,7 @@ macro_rules! shown {
 shown! {
     bool: |flag| Value::Bool(*flag);
     u16: |number| (*number).into();
+    u32: |number| (*number).into();
     u64: |number| (*number).into();
     usize: |number| (*number).into();
     String: |text| text.as_str().into();

@@ -4,6 +4,7 @@
 //! Not here: how a single setting is read (`raw`).
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
@@ -14,7 +15,8 @@ use super::source::{Document, canonical};
 use super::table as t;
 use super::value::Resolver;
 use super::{
-    Config, Cors, FileServer, Limits, Log, Network, Overrides, Paths, Python, Tls, mask, parameters,
+    Config, Cors, FileServer, Limits, Log, Network, Overrides, Paths, Python, TasksConfig, Tls,
+    mask, parameters,
 };
 
 /// What the document means; `None` when something is wrong with it, which is in `problems` then.
@@ -40,6 +42,7 @@ pub(super) fn config(
     let plugin_parameters = parameters::read(&mut raw, directories, apikey.is_some());
     let file_server = file_server(&mut raw, paths_documents);
     let python = python(&mut raw);
+    let tasks = tasks(&mut raw, overrides);
     let log = log(&mut raw, overrides);
     remember_others(&mut raw);
     let Raw { warnings, effective, .. } = raw;
@@ -54,6 +57,7 @@ pub(super) fn config(
         plugin_parameters,
         file_server: file_server?,
         python: python?,
+        tasks: tasks?,
         log: log?,
         sections: sections(resolver),
         warnings: warnings.into_vec(),
@@ -193,6 +197,62 @@ fn python(raw: &mut Raw<'_>) -> Option<Python> {
         stop_timeout: stop_timeout?,
         calls_max: calls_max?,
     })
+}
+
+/// `None`: something is wrong. `Some(None)`: there is no database, so there are no tasks.
+fn tasks(raw: &mut Raw<'_>, overrides: &Overrides) -> Option<Option<TasksConfig>> {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let database = raw.read_or(&t::TASKS_DATABASE, overrides.database.clone());
+    let wait = raw.read(&t::TASKS_WAIT);
+    let events_max = raw.read(&t::EVENTS_MAX);
+    let queue_max = raw.read(&t::QUEUE_MAX);
+    let history_days = raw.read(&t::HISTORY_DAYS);
+    let session_days = raw.read(&t::SESSION_DAYS);
+    let attempts_max = raw.read(&t::ATTEMPTS_MAX);
+    let output_bytes_max = raw.read(&t::OUTPUT_BYTES_MAX);
+    let files = raw.read(&t::FILES);
+    let file_bytes_max = raw.read(&t::FILE_BYTES_MAX);
+    let file_lifetime = raw.read(&t::FILE_SECS);
+    let file_uses = raw.read(&t::FILE_USES);
+    let days = |days: u64| DAY.saturating_mul(u32::try_from(days).unwrap_or(u32::MAX));
+    let Some(database) = database else {
+        warn_of_tasks_without_database(raw);
+        return Some(None);
+    };
+    let files = files.unwrap_or_else(|| beside(&database, ".files"));
+    raw.amend(&t::FILES.row, &files);
+    Some(Some(TasksConfig {
+        database,
+        wait: wait?,
+        events_max: events_max?,
+        queue_max: queue_max?,
+        history: history_days.map(|count| (count > 0).then(|| days(count)))?,
+        session: days(session_days?),
+        attempts_max: attempts_max?,
+        output_bytes_max: output_bytes_max?,
+        files,
+        file_bytes_max: file_bytes_max?,
+        file_lifetime: file_lifetime?,
+        file_uses: file_uses?,
+    }))
+}
+
+/// `path` with `end` behind its name.
+fn beside(path: &Path, end: &str) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(end);
+    path.into()
+}
+
+/// Whoever sets something about tasks expects that there are some.
+fn warn_of_tasks_without_database(raw: &mut Raw<'_>) {
+    let document: &Document = raw.resolver.document;
+    let section = document.find(t::TASKS_DATABASE.row.section);
+    let first = section.and_then(|section| document.own_nodes(section).next());
+    if let Some(node) = first {
+        let message = "without `database` in [tasks] there are no tasks";
+        raw.warnings.push(raw.resolver.problem(node, message));
+    }
 }
 
 fn log(raw: &mut Raw<'_>, overrides: &Overrides) -> Option<Log> {

@@ -74,7 +74,7 @@ pub(super) struct Room {
 }
 
 /// The sections the server owns, in the order they are shown.
-pub(super) const ROOMS: [Room; 10] = [
+pub(super) const ROOMS: [Room; 11] = [
     Room { name: "network", about: "Where to listen and whom to believe." },
     Room { name: "limits", about: "What one peer may cost." },
     Room { name: "paths", about: "Directories and files." },
@@ -87,6 +87,11 @@ pub(super) const ROOMS: [Room; 10] = [
     Room { name: "plugin_parms", about: "Parameters of plugins: one key per plugin file." },
     Room { name: "file_server", about: "Static files and markdown." },
     Room { name: "python", about: "How Python plugins are run." },
+    Room {
+        name: "tasks",
+        about: "Tasks for agents and events from them: on when `database` is set. One task, event or result is \
+                at most `body_bytes_max` of [limits] long. See [the operating guide](dispatch.md).",
+    },
     Room { name: "log", about: "What is written down and where." },
 ];
 
@@ -188,6 +193,33 @@ settings! {
         "Time for `terminate_plugin`.";
     CALLS_MAX: usize = ["python"] "calls_max", kinds::count(1, 1_000_000), Some("4096"), Reload,
         "Calls in flight or waiting for one plugin file.";
+
+    TASKS_DATABASE: PathBuf = ["tasks"] "database", kinds::OWN_PATH, None, Start,
+        "File with accounts, tasks and events; made when it is not there. A relative path begins at the \
+         configuration file, in any case.";
+    TASKS_WAIT: Duration = ["tasks"] "wait_secs", kinds::seconds(60), Some("26"), Start,
+        "How long a poll waits for a task, and a sender for a result, when they do not say.";
+    EVENTS_MAX: usize = ["tasks"] "events_max", kinds::count(1, 1_000_000), Some("512"), Start,
+        "Newest events kept of one agent.";
+    QUEUE_MAX: usize = ["tasks"] "queue_max", kinds::count(1, 1_000_000), Some("10000"), Start,
+        "Tasks that wait for one agent; one more is refused.";
+    HISTORY_DAYS: u64 = ["tasks"] "history_days", kinds::whole(0, 36500), Some("30"), Start,
+        "How long a task that has ended is kept with its result. 0 keeps all.";
+    SESSION_DAYS: u64 = ["tasks"] "session_days", kinds::whole(1, 3650), Some("30"), Start,
+        "How long a session lives that is not used.";
+    ATTEMPTS_MAX: u32 = ["tasks"] "attempts_max", kinds::times(1, 1000), Some("5"), Start,
+        "Claims of one task; when the last one fails, the task is dead.";
+    OUTPUT_BYTES_MAX: usize = ["tasks"] "output_bytes_max", kinds::bytes(1, 1 << 30), Some("1MiB"), Start,
+        "What is kept of one task's output.";
+    FILES: PathBuf = ["tasks"] "files", kinds::OWN_PATH, None, Start,
+        "Directory of files in transfer; made when it is not there. Without it the database's path with \
+         `.files` behind it. A relative path begins at the configuration file, in any case.";
+    FILE_BYTES_MAX: usize = ["tasks"] "file_bytes_max", kinds::bytes(1, 1 << 30), Some("32MiB"), Start,
+        "Longest file in transfer; a longer one is answered with 413.";
+    FILE_SECS: Duration = ["tasks"] "file_secs", kinds::seconds(2_592_000), Some("3600"), Start,
+        "How long a file in transfer is kept, when its sender does not say.";
+    FILE_USES: u32 = ["tasks"] "file_uses", kinds::times(1, 1_000_000), Some("5"), Start,
+        "How often a file in transfer may be fetched, when its sender does not say.";
 
     LEVEL: Level = ["log"] "level", kinds::LEVEL, Some("info"), Hangup,
         "From which severity on. `-v LEVEL` wins.";

@@ -165,6 +165,62 @@ fn documents_have_a_route_name() {
 }
 
 #[test]
+fn tasks_are_there_when_a_database_is() {
+    let tasks = |c: &Config| {
+        c.tasks.clone().map(|t| (t.database.display().to_string(), t.files.display().to_string()))
+    };
+    let is = |database: &str, files: &str| Some((database.to_owned(), files.to_owned()));
+    check("", tasks, None);
+    check("[tasks]\ndatabase=", tasks, None);
+    check("[tasks]\ndatabase=/x/t.db", tasks, is("/x/t.db", "/x/t.db.files"));
+    check("[tasks]\ndatabase=/x/t.db\nfiles=/y", tasks, is("/x/t.db", "/y"));
+    check_warnings(
+        "[tasks]\nwait_secs=2",
+        "f:2: [tasks] wait_secs: without `database` in [tasks] there are no tasks",
+    );
+    check_warnings("[tasks]\ndatabase=t.db\nwait_secs=2", "");
+}
+
+#[test]
+fn tasks_have_the_documented_limits_unless_told_otherwise() {
+    let config = load("[tasks]\ndatabase=t.db").unwrap();
+    let tasks = config.tasks.unwrap();
+    let days = |days: u64| Duration::from_secs(days * 24 * 60 * 60);
+    assert_eq!(
+        (tasks.wait, tasks.file_lifetime),
+        (Duration::from_secs(26), Duration::from_secs(3600))
+    );
+    assert_eq!((tasks.events_max, tasks.queue_max, tasks.attempts_max), (512, 10_000, 5));
+    assert_eq!((tasks.history, tasks.session), (Some(days(30)), days(30)));
+    assert_eq!((tasks.output_bytes_max, tasks.file_bytes_max), (1 << 20, 32 << 20));
+    assert_eq!(tasks.file_uses, 5);
+    check("[tasks]\ndatabase=t\nhistory_days=0", |c| c.tasks.clone().unwrap().history, None);
+    check_problems(
+        "[tasks]\nwait_secs=61\nevents_max=0\nqueue_max=-1\nhistory_days=x\nsession_days=0\n\
+         attempts_max=1001\noutput_bytes_max=0\nfiles=a\tb\nfile_bytes_max=2GiB\nfile_uses=0\nwait_sec=1",
+        "f:2: [tasks] wait_secs: found `61`, expected a number of seconds above 0, at most 60\n\
+         f:3: [tasks] events_max: found `0`, expected a whole number, 1 to 1000000\n\
+         f:4: [tasks] queue_max: found `-1`, expected a whole number, 1 to 1000000\n\
+         f:5: [tasks] history_days: found `x`, expected a whole number, 0 to 36500\n\
+         f:6: [tasks] session_days: found `0`, expected a whole number, 1 to 3650\n\
+         f:7: [tasks] attempts_max: found `1001`, expected a whole number, 1 to 1000\n\
+         f:8: [tasks] output_bytes_max: found `0`, expected a number of bytes (`KiB`, `MiB` and `GiB` may follow), 1 to 1073741824\n\
+         f:9: [tasks] files: found `a\tb`, expected a path\n\
+         f:10: [tasks] file_bytes_max: found `2GiB`, expected a number of bytes (`KiB`, `MiB` and `GiB` may follow), 1 to 1073741824\n\
+         f:11: [tasks] file_uses: found `0`, expected a whole number, 1 to 1000000\n\
+         f:12: [tasks] wait_sec: unknown key; did you mean `wait_secs`?",
+    );
+}
+
+#[test]
+fn the_database_lies_at_the_configuration_file_before_it_is_there() {
+    let folder = folder(&[("g.ini", "[tasks]\ndatabase=t.db\nfiles=f\n")]);
+    let tasks = load_in(&folder, "g.ini").unwrap().tasks.unwrap();
+    assert_eq!(tasks.database, folder.path().join("t.db"));
+    assert_eq!(tasks.files, folder.path().join("f"));
+}
+
+#[test]
 fn parameters_are_a_query_string_with_types() {
     let parameters = |c: &Config| Value::Object(c.parameters_of("Weather").unwrap().clone());
     check(
@@ -366,10 +422,16 @@ fn the_command_line_wins() {
         level: Level::parse("WARN"),
         bind: Some("::".into()),
         port: Some(0),
+        database: Some("t.db".into()),
     };
     let config = Config::embedded("f", "[network]\nport=81\n", &overrides, &|_| None).unwrap();
     assert_eq!((config.network.port, config.network.bind_to.as_str()), (0, "::"));
     assert_eq!((config.log.level, config.log.file.clone()), (Level::Warning, Some("l".into())));
+    let tasks = config.tasks.as_ref().unwrap();
+    assert_eq!(
+        (tasks.database.as_path(), tasks.files.as_path()),
+        (Path::new("t.db"), Path::new("t.db.files"))
+    );
     assert!(show(&config).contains("# command line"));
     let mistake = Config::embedded("f", "[network]\nport=x\n", &overrides, &|_| None);
     assert!(mistake.is_err());

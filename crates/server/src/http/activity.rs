@@ -7,12 +7,13 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
+use super::cargo::Cargo;
 use super::parse_error::Exchange;
 
 /// Limits of a connection.
@@ -36,6 +37,10 @@ pub struct Activity {
     requests: AtomicU32,
     /// HTTP/2 sends frames that belong to no request; only its first request has a head to wait for.
     has_frames: AtomicBool,
+    /// Until when a request is known to wait; there is no need to look before.
+    parked_until: AtomicU64,
+    /// Tasks that its answers carry.
+    pub cargo: Cargo,
 }
 
 impl Activity {
@@ -49,6 +54,8 @@ impl Activity {
             blocked_since: AtomicU64::new(0),
             requests: AtomicU32::new(0),
             has_frames: AtomicBool::new(false),
+            parked_until: AtomicU64::new(0),
+            cargo: Cargo::default(),
         })
     }
 
@@ -66,6 +73,12 @@ impl Activity {
         self.head_since.store(0, Relaxed);
         self.requests.fetch_add(1, Relaxed);
         InRequest(Arc::clone(self))
+    }
+
+    /// A request will wait for so long: with thousands of them, looking at each every few seconds is work.
+    pub fn parks(&self, wait: Duration) {
+        let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        self.parked_until.store(self.now().saturating_add(wait), Relaxed);
     }
 
     fn has_read(&self) {
@@ -114,7 +127,10 @@ impl Activity {
             match self.deadline(&limits) {
                 Some(deadline) if deadline <= now => return,
                 Some(deadline) => tokio::time::sleep_until(deadline).await,
-                None => tokio::time::sleep_until(now + step).await,
+                None => {
+                    let parked = Duration::from_millis(self.parked_until.load(Relaxed));
+                    tokio::time::sleep_until((now + step).max(self.accepted + parked)).await;
+                }
             }
         }
     }
@@ -137,17 +153,20 @@ pub struct Watched<S> {
     socket: S,
     activity: Arc<Activity>,
     exchange: Exchange,
+    /// The time that a closed connection is still listened to.
+    linger: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Watched<S> {
     /// Notes the movements of `socket` in `activity`.
     pub fn new(socket: S, activity: Arc<Activity>) -> Self {
-        Self { socket, activity, exchange: Exchange::default() }
+        Self { socket, activity, exchange: Exchange::default(), linger: None }
     }
 
     fn note(&self, written: &Poll<io::Result<usize>>) {
         match written {
-            Poll::Ready(_) => self.activity.has_written(),
+            Poll::Ready(Ok(_)) => self.activity.has_written(),
+            Poll::Ready(Err(_)) => self.activity.cargo.is_lost(),
             Poll::Pending => self.activity.is_blocked(),
         }
     }
@@ -164,17 +183,21 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         if buf.filled().len() > before {
             self.activity.has_read();
         }
+        if let Poll::Ready(Err(_)) = &read {
+            self.activity.cargo.is_lost();
+        }
         read
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        this.activity.cargo.leaves();
         let written = if this.exchange.takes(buf) {
             this.exchange.poll_send(&mut this.socket, cx, buf.len())
         } else {
@@ -193,6 +216,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         if let [one] = bufs {
             return self.poll_write(cx, one);
         }
+        self.activity.cargo.leaves();
         let written = Pin::new(&mut self.socket).poll_write_vectored(cx, bufs);
         self.note(&written);
         written
@@ -203,11 +227,40 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx)
+        let flushed = Pin::new(&mut self.socket).poll_flush(cx);
+        // hyper flushes when it has nothing more to write.
+        if let Poll::Ready(Ok(())) = &flushed {
+            self.activity.cargo.has_left();
+        }
+        flushed
     }
 
+    /// Where the last answer carried a task, a reset is listened for a little longer.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(cx)
+        if self.linger.is_none() {
+            ready!(Pin::new(&mut self.socket).poll_shutdown(cx))?;
+            let Some(until) = self.activity.cargo.in_doubt_until() else {
+                return Poll::Ready(Ok(()));
+            };
+            self.linger = Some(Box::pin(tokio::time::sleep_until(until)));
+        }
+        let this = self.get_mut();
+        while let Some(linger) = &mut this.linger {
+            if linger.as_mut().poll(cx).is_ready() {
+                break;
+            }
+            let mut space = [0; 512];
+            let mut unwanted = ReadBuf::new(&mut space);
+            match ready!(Pin::new(&mut this.socket).poll_read(cx, &mut unwanted)) {
+                Ok(()) if unwanted.filled().is_empty() => break,
+                Ok(()) => {}
+                Err(_) => {
+                    this.activity.cargo.is_lost();
+                    break;
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -21,7 +21,7 @@ use super::body::{self, Sent};
 use super::client_ip::{Client, client_ip};
 use super::policy::Policy;
 use super::request_id::RequestId;
-use super::{control_routes, error, plugin_routes};
+use super::{control_routes, dispatch, error, plugin_routes};
 use crate::site::Site;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -108,6 +108,20 @@ impl Door {
         }
         let site = &*self.site;
         let path = head.uri.path();
+        if let Some(tasks) = &site.dispatch
+            && let Some(endpoint) = dispatch::find(path)
+        {
+            let request = dispatch::Request {
+                dispatch: tasks,
+                policy,
+                room: &site.body_room,
+                activity: &self.activity,
+                client: client.ip,
+                head: &head,
+                incoming,
+            };
+            return dispatch::answer(endpoint, request).await;
+        }
         if let Some(control) = control_routes::find(path) {
             return control_routes::answer(site, policy, control, client, &head, incoming).await;
         }
@@ -124,7 +138,10 @@ impl Door {
         if let Some(control) = control_routes::find_unslashed_load(path) {
             return control_routes::answer(site, policy, control, client, &head, incoming).await;
         }
-        error::not_found(path)
+        match site.dispatch {
+            Some(_) => dispatch::not_found(path),
+            None => error::not_found(path),
+        }
     }
 }
 

@@ -1,0 +1,253 @@
+//! Adds, renames and removes accounts while the server runs.
+//!
+//! Invariant: a change is on the disk and in memory when it is told.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, SystemTime};
+
+use database::DatabaseError;
+use wire::Secret;
+
+use super::attempts::Place;
+use super::directory::{Account, Change, Proof};
+use super::enrolment::{self, Enrolled, NewToken};
+use super::rows::{self, NewAccount, Outcome};
+use super::token::{self, Digest};
+use super::{
+    AccountId, AccountName, Accounts, Agent, ChangeError, Role, hardware_digest, milliseconds,
+    passwords, proof_of_hardware,
+};
+
+impl Accounts {
+    /// Adds an account.
+    ///
+    /// # Errors
+    /// When the name is taken, the password cannot be one, or the accounts cannot be written.
+    pub async fn add(
+        &self,
+        name: &AccountName,
+        role: Role,
+        password: &Secret,
+    ) -> Result<AccountId, ChangeError> {
+        self.refresh().await?;
+        let password = Some(self.hash(Some(name), password).await?.into());
+        let proof = Proof { password, ..Proof::default() };
+        Ok(self.insert(NewAccount { name: Some(name.clone()), role, proof }).await?.id)
+    }
+
+    /// Adds an admin who is known by a pass-code alone.
+    ///
+    /// # Errors
+    /// When there are too many of them, or as [`Self::add`].
+    pub async fn add_passcode(&self, code: &Secret) -> Result<AccountId, ChangeError> {
+        let password = Some(self.hash(None, code).await?.into());
+        let proof = Proof { password, is_passcode: true, ..Proof::default() };
+        Ok(self.insert(NewAccount { name: None, role: Role::Admin, proof }).await?.id)
+    }
+
+    /// Adds an agent that is known by its hardware id.
+    ///
+    /// # Errors
+    /// When name or id are taken, the id cannot be one, or the accounts cannot be written.
+    pub async fn add_hardware(
+        &self,
+        name: &AccountName,
+        hwid: &Secret,
+    ) -> Result<AccountId, ChangeError> {
+        let proof = proof_of_hardware(&self.inner.hardware_key, hwid)?;
+        let new = NewAccount { name: Some(name.clone()), role: Role::Agent, proof };
+        Ok(self.insert(new).await?.id)
+    }
+
+    /// Whether agents may add themselves.
+    #[must_use]
+    pub fn self_registration(&self) -> bool {
+        self.inner.self_registration.load(Relaxed)
+    }
+
+    /// Lets agents add themselves, or no longer.
+    ///
+    /// # Errors
+    /// When that cannot be written.
+    pub async fn set_self_registration(&self, enabled: bool) -> Result<(), DatabaseError> {
+        let write = move |tx: &_| rows::set_setting(tx, "self_registration", enabled);
+        self.commit(write, move |inner, ()| inner.self_registration.store(enabled, Relaxed)).await
+    }
+
+    /// An agent at the address `from` adds itself.
+    ///
+    /// # Errors
+    /// When it may not, or as [`Self::add`].
+    pub async fn register(
+        &self,
+        name: &AccountName,
+        password: &Secret,
+        from: IpAddr,
+    ) -> Result<AccountId, ChangeError> {
+        self.allow_registration().await?;
+        let stored = self.hash(Some(name), password).await?;
+        let proof = Proof { password: Some(stored.as_str().into()), ..Proof::default() };
+        let new = NewAccount { name: Some(name.clone()), role: Role::Agent, proof };
+        let account = self.insert(new).await?;
+        // It comes again at once; no need to hash what we have just hashed.
+        let tag = self.inner.tags.of(account.id, &stored, password.expose());
+        account.proven.remember(tag);
+        account.proven.remember_place(Place::of(from));
+        Ok(account.id)
+    }
+
+    /// An agent at the address `from` adds itself by its hardware id. One that is known already may always;
+    /// where others may not, asking for one is guessing.
+    ///
+    /// # Errors
+    /// When it may not, or as [`Self::add_hardware`].
+    pub async fn register_hardware(
+        &self,
+        name: &AccountName,
+        hwid: &Secret,
+        from: IpAddr,
+    ) -> Result<AccountId, ChangeError> {
+        self.refresh().await?;
+        let digest = hardware_digest(&self.inner.hardware_key, hwid.expose());
+        let known = self.inner.directory().by_hardware(&digest).map(|account| account.id);
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        if !self.self_registration() {
+            self.inner.count_guess(from)?;
+            return Err(ChangeError::Disabled);
+        }
+        self.add_hardware(name, hwid).await
+    }
+
+    /// Gives the agent `old` the name `new`.
+    ///
+    /// # Errors
+    /// When there is no such agent, the name is taken, or the accounts cannot be written.
+    pub async fn rename_agent(&self, old: &str, new: &AccountName) -> Result<Agent, ChangeError> {
+        let (old, name) = (old.to_owned(), new.clone());
+        let id = self
+            .commit(move |tx| rows::rename_agent(tx, &old, &name), {
+                let name = new.shared();
+                move |inner, renamed| {
+                    let Ok(id) = *renamed else { return };
+                    let known = inner.directory().by_id(id).cloned();
+                    if let Some(account) = known {
+                        inner.apply(Change::Put(Arc::new(account.renamed(name))));
+                    }
+                }
+            })
+            .await??;
+        Ok(Agent { account: id, name: new.shared() })
+    }
+
+    /// Removes the agent of that name with everything that is its own.
+    ///
+    /// # Errors
+    /// When there is none, or the accounts cannot be written.
+    pub async fn remove_agent(&self, name: &str) -> Result<(), ChangeError> {
+        let name = name.to_owned();
+        self.commit(
+            move |tx| rows::remove_agent(tx, &name),
+            |inner, removed| {
+                if let Ok(change) = removed {
+                    inner.apply(change.clone());
+                }
+            },
+        )
+        .await??;
+        Ok(())
+    }
+
+    /// Makes a token by which `uses` machines can become agents within `ttl`. It dies with the account
+    /// `by` that asked for it.
+    ///
+    /// # Errors
+    /// When a number is out of bounds, there are too many tokens, or they cannot be written.
+    pub async fn enrol_token(
+        &self,
+        by: AccountId,
+        ttl: Duration,
+        uses: u32,
+    ) -> Result<Secret, ChangeError> {
+        let ttl_bounds = Duration::from_secs(1)..=enrolment::TTL_MAX;
+        if !ttl_bounds.contains(&ttl) || !(1..=enrolment::USES_MAX).contains(&uses) {
+            return Err(ChangeError::TokenBounds);
+        }
+        let token = token::new();
+        let time = SystemTime::now();
+        let new = NewToken {
+            token: Digest::of(token.expose().as_bytes()),
+            by,
+            now: milliseconds(time),
+            expires_at: milliseconds(time + ttl),
+            uses,
+        };
+        self.commit(move |tx| enrolment::write(tx, &new), |_, _| ()).await??;
+        Ok(token)
+    }
+
+    /// Makes the machine at the address `from` that shows `token` the agent `name`, with a secret of its own.
+    ///
+    /// # Errors
+    /// When the token is no good, the name is taken, or the accounts cannot be written.
+    pub async fn enrol(
+        &self,
+        token: &str,
+        name: &AccountName,
+        from: IpAddr,
+    ) -> Result<Enrolled, ChangeError> {
+        let token = Digest::of(token.as_bytes());
+        let now = milliseconds(SystemTime::now());
+        // Strangers do not keep the writer busy.
+        if !self.inner.database.read_now(|tx| enrolment::is_good(tx, &token, now))? {
+            self.inner.count_guess(from)?;
+            return Err(ChangeError::BadToken);
+        }
+        let secret = token::new();
+        let key = Digest::of(secret.expose().as_bytes());
+        let name = name.clone();
+        let account = self.change(move |tx| enrolment::redeem(tx, &token, &name, key, now)).await?;
+        Ok(Enrolled { account: account.id, name: Arc::clone(&account.name), secret })
+    }
+
+    async fn allow_registration(&self) -> Result<(), ChangeError> {
+        self.refresh().await?;
+        if self.self_registration() { Ok(()) } else { Err(ChangeError::Disabled) }
+    }
+
+    /// The hash of the password of an account to be called `name`.
+    async fn hash(
+        &self,
+        name: Option<&AccountName>,
+        password: &Secret,
+    ) -> Result<String, ChangeError> {
+        passwords::check(password)?;
+        // The write decides; this saves the work where it is clear already.
+        if name.is_some_and(|name| self.inner.directory().by_name(name.as_str()).is_some()) {
+            return Err(ChangeError::NameTaken);
+        }
+        let password = password.clone();
+        Ok(self.inner.workshop.run(move || passwords::hash(&password)).await??)
+    }
+
+    async fn insert(&self, new: NewAccount) -> Result<Arc<Account>, ChangeError> {
+        let now = milliseconds(SystemTime::now());
+        self.change(move |tx| rows::insert(tx, &new, now)).await
+    }
+
+    /// Writes an account by `job` and puts it into memory.
+    async fn change(
+        &self,
+        job: impl FnOnce(&database::rusqlite::Connection) -> Outcome<Arc<Account>> + Send + 'static,
+    ) -> Result<Arc<Account>, ChangeError> {
+        let written = self.commit(job, |inner, written| {
+            if let Ok(account) = written {
+                inner.apply(Change::Put(Arc::clone(account)));
+            }
+        });
+        Ok(written.await??)
+    }
+}

@@ -1,0 +1,226 @@
+//! The routes of the second job: sessions, agents, tasks, events.
+//!
+//! Invariant: every answer here is one of the documents' (`../../../docs/dispatch.md`), and every error is
+//! `{"error": true, "msg": …}`. What is refused is refused in this order: method, authorization, parameters, body.
+
+mod agents;
+mod answer;
+mod enrolment;
+mod events;
+mod parameters;
+mod refusal;
+mod sending;
+mod sessions;
+mod tasks;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ::tasks::{AgentId, TaskId};
+use bytes::Bytes;
+use http::header::AUTHORIZATION;
+use http::request::Parts;
+use http::{Method, Response, StatusCode};
+use hyper::body::Incoming;
+use plugins::call::Body;
+
+use self::parameters::Parameters;
+use self::refusal::Refusal;
+use super::activity::Activity;
+use super::body::{self, Room};
+use super::policy::Policy;
+use crate::accounts::{Act, Credential, Identity};
+use crate::dispatch::Dispatch;
+
+/// What an endpoint gives.
+type Answer = Result<Response<Body>, Refusal>;
+
+/// An endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Endpoint {
+    /// `/login`
+    Login,
+    /// `/logout`
+    Logout,
+    /// `/agents`
+    Agents,
+    /// `/agents_selfreg`, which the documents also call `/agent_selfreg`.
+    SelfRegistration,
+    /// `/events`
+    Events,
+    /// `/tasks`
+    Tasks,
+    /// `/tasks_result`, later `/task_result`.
+    Result,
+    /// `/tasks_lease`
+    Lease,
+    /// `/tasks_output`
+    Output,
+    /// `/tasks_history`
+    History,
+    /// `/tasks/ID`
+    Task(Option<TaskId>),
+    /// `/tasks/ID/output`
+    TaskOutput(Option<TaskId>),
+    /// `/enroll_tokens`
+    EnrolTokens,
+    /// `/enroll`
+    Enrol,
+    /// `/healthz`
+    Health,
+}
+
+/// The endpoint at `path`.
+#[must_use]
+pub fn find(path: &str) -> Option<Endpoint> {
+    let path = path.strip_prefix('/')?;
+    Some(match path.strip_suffix('/').unwrap_or(path) {
+        "login" => Endpoint::Login,
+        "logout" => Endpoint::Logout,
+        "agents" => Endpoint::Agents,
+        "agents_selfreg" | "agent_selfreg" => Endpoint::SelfRegistration,
+        "events" => Endpoint::Events,
+        "tasks" => Endpoint::Tasks,
+        "tasks_result" | "task_result" => Endpoint::Result,
+        "tasks_lease" => Endpoint::Lease,
+        "tasks_output" => Endpoint::Output,
+        "tasks_history" => Endpoint::History,
+        "enroll_tokens" => Endpoint::EnrolTokens,
+        "enroll" => Endpoint::Enrol,
+        "healthz" => Endpoint::Health,
+        other => {
+            let task = other.strip_prefix("tasks/")?;
+            match task.split_once('/') {
+                None => Endpoint::Task(TaskId::parse(task)),
+                Some((task, "output")) => Endpoint::TaskOutput(TaskId::parse(task)),
+                Some(_) => return None,
+            }
+        }
+    })
+}
+
+impl Endpoint {
+    fn methods(self) -> &'static [Method] {
+        const READ: &[Method] = &[Method::GET, Method::HEAD];
+        const WRITE: &[Method] = &[Method::POST];
+        const BOTH: &[Method] = &[Method::GET, Method::HEAD, Method::POST];
+        match self {
+            Self::Login | Self::Logout | Self::Result | Self::Lease | Self::Output => WRITE,
+            Self::EnrolTokens | Self::Enrol => WRITE,
+            Self::Agents => {
+                &[Method::GET, Method::HEAD, Method::POST, Method::DELETE, Method::PATCH]
+            }
+            Self::SelfRegistration | Self::Events => BOTH,
+            // HEAD would take a task and throw it away.
+            Self::Tasks => &[Method::GET, Method::POST],
+            Self::Task(_) => &[Method::GET, Method::HEAD, Method::DELETE],
+            Self::History | Self::TaskOutput(_) | Self::Health => READ,
+        }
+    }
+}
+
+/// One request, as endpoints see it.
+pub(super) struct Request<'a> {
+    pub(super) dispatch: &'a Arc<Dispatch>,
+    pub(super) policy: &'a Policy,
+    pub(super) room: &'a Room,
+    pub(super) activity: &'a Activity,
+    pub(super) client: IpAddr,
+    pub(super) head: &'a Parts,
+    pub(super) incoming: &'a mut Incoming,
+}
+
+impl Request<'_> {
+    fn is(&self, method: &Method) -> bool {
+        // HEAD is GET without the body, which the door sees to.
+        self.head.method == method || (method == Method::GET && self.head.method == Method::HEAD)
+    }
+
+    fn parameters(&self) -> Result<Parameters<'_>, Refusal> {
+        Parameters::parse(self.head.uri.query())
+    }
+
+    /// Who asks, if they may do this.
+    async fn who_may(&self, act: Act) -> Result<Identity, Refusal> {
+        let header = self.head.headers.get(AUTHORIZATION).ok_or_else(Refusal::unauthorized)?;
+        let credential = Credential::parse(header.as_bytes()).ok_or_else(Refusal::unauthorized)?;
+        let accounts = &self.dispatch.accounts;
+        let known = match accounts.authenticate_now(&credential, self.client) {
+            Some(known) => known,
+            None => accounts.authenticate(&credential, self.client).await,
+        };
+        let identity = known?;
+        if identity.role.may(act) { Ok(identity) } else { Err(Refusal::unauthorized()) }
+    }
+
+    async fn body(&mut self) -> Result<Bytes, Refusal> {
+        let held = body::read(self.incoming, self.policy, self.room).await;
+        Ok(held.map_err(|error| Refusal::of_body(&error))?.bytes)
+    }
+
+    /// The body, which must be one JSON value.
+    async fn json(&mut self, message: &'static str) -> Result<Bytes, Refusal> {
+        let body = self.body().await?;
+        parameters::json(&body).ok_or(Refusal::new(StatusCode::BAD_REQUEST, message))
+    }
+}
+
+fn agent_of(identity: &Identity) -> AgentId {
+    AgentId(identity.account.0)
+}
+
+/// Answers a request to `endpoint`.
+pub(super) async fn answer(endpoint: Endpoint, mut request: Request<'_>) -> Response<Body> {
+    let methods = endpoint.methods();
+    if !methods.contains(&request.head.method) {
+        return Refusal::method(methods).response();
+    }
+    let request = &mut request;
+    let answer = match endpoint {
+        Endpoint::Login => sessions::login(request).await,
+        Endpoint::Logout => sessions::logout(request).await,
+        Endpoint::Agents => agents::agents(request).await,
+        Endpoint::SelfRegistration => agents::self_registration(request).await,
+        Endpoint::Events => events::events(request).await,
+        Endpoint::Tasks if request.is(&Method::GET) => tasks::poll(request).await,
+        Endpoint::Tasks => tasks::send(request).await,
+        Endpoint::Result => tasks::result(request).await,
+        Endpoint::Lease => tasks::extend(request).await,
+        Endpoint::Output => tasks::add_output(request).await,
+        Endpoint::History => tasks::history(request).await,
+        Endpoint::Task(id) => tasks::task(request, id).await,
+        Endpoint::TaskOutput(id) => tasks::output(request, id).await,
+        Endpoint::EnrolTokens => enrolment::make_token(request).await,
+        Endpoint::Enrol => enrolment::enrol(request).await,
+        Endpoint::Health => Ok(answer::ok()),
+    };
+    answer.unwrap_or_else(|refusal| refusal.response())
+}
+
+/// Nothing is at `path`.
+#[must_use]
+pub fn not_found(path: &str) -> Response<Body> {
+    let path: String = path.chars().take(200).collect();
+    Refusal::new(StatusCode::NOT_FOUND, format!("Nothing answers at {path}")).response()
+}
+
+#[cfg(test)]
+mod tests_of_paths {
+    use super::*;
+
+    #[test]
+    fn paths_lead_to_endpoints_in_both_spellings() {
+        let check = |path, expected| assert_eq!(find(path), expected, "{path}");
+        check("/agent_selfreg", Some(Endpoint::SelfRegistration));
+        check("/agents_selfreg", Some(Endpoint::SelfRegistration));
+        check("/tasks_result", Some(Endpoint::Result));
+        check("/task_result", Some(Endpoint::Result));
+        check("/tasks/", Some(Endpoint::Tasks));
+        check("/tasks/17", Some(Endpoint::Task(Some(TaskId(17)))));
+        check("/tasks/x", Some(Endpoint::Task(None)));
+        check("/tasks/17/output", Some(Endpoint::TaskOutput(Some(TaskId(17)))));
+        for other in ["/", "/task", "/tasks/17/x", "/login/x", "tasks"] {
+            check(other, None);
+        }
+    }
+}

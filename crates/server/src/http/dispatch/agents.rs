@@ -1,0 +1,103 @@
+//! `/agents` and the switch of self-registration.
+
+use http::Method;
+use serde_json::{Value, json};
+use wire::Secret;
+
+use super::refusal::Refusal;
+use super::sessions::note;
+use super::{Answer, Request, answer};
+use crate::accounts::{AccountName, Act, ChangeError};
+use ::tasks::AgentId;
+
+/// Lists, registers, renames or removes agents.
+pub(super) async fn agents(request: &mut Request<'_>) -> Answer {
+    if request.is(&Method::GET) {
+        list(request).await
+    } else if request.is(&Method::POST) {
+        register(request).await
+    } else if request.is(&Method::DELETE) {
+        remove(request).await
+    } else {
+        rename(request).await
+    }
+}
+
+async fn list(request: &Request<'_>) -> Answer {
+    request.who_may(Act::See).await?;
+    let dispatch = request.dispatch;
+    let agents = dispatch.accounts.agents();
+    let names: Vec<Value> = agents.iter().map(|agent| (&*agent.name).into()).collect();
+    let is_online = |id: i64| dispatch.dispatcher.is_online(AgentId(id)).into();
+    let online: serde_json::Map<String, Value> =
+        agents.iter().map(|it| (it.name.to_string(), is_online(it.account.0))).collect();
+    Ok(answer::json(&json!({ "error": false, "agents": names, "online": online })))
+}
+
+/// An agent makes its own account, where that is enabled.
+async fn register(request: &Request<'_>) -> Answer {
+    let accounts = &request.dispatch.accounts;
+    if !accounts.self_registration() {
+        return Err(ChangeError::Disabled.into());
+    }
+    let parameters = request.parameters()?;
+    let (Some(user), Some(pass)) = (parameters.get("user"), parameters.get("pass")) else {
+        return Err(Refusal::bad("Pass 'user' and 'pass' in query string"));
+    };
+    let name = AccountName::parse(user).map_err(ChangeError::Name)?;
+    let registered = accounts.register(&name, &Secret::new(pass), request.client).await;
+    let outcome = if registered.is_ok() { "ok" } else { "refused" };
+    note(request, name.as_str(), "self-register", "", outcome);
+    registered?;
+    Ok(answer::empty())
+}
+
+async fn remove(request: &Request<'_>) -> Answer {
+    let by = request.who_may(Act::Administer).await?;
+    let parameters = request.parameters()?;
+    let name = parameters.need("id")?;
+    let removed = request.dispatch.accounts.remove_agent(name).await;
+    note(request, &by.name, "remove agent", name, outcome(&removed));
+    removed.map_err(|error| of_agent(error, name))?;
+    Ok(answer::ok())
+}
+
+async fn rename(request: &Request<'_>) -> Answer {
+    let by = request.who_may(Act::Administer).await?;
+    let parameters = request.parameters()?;
+    let (old, new) = (parameters.need("id")?, parameters.need("newId")?);
+    let name = AccountName::parse(new).map_err(ChangeError::Name)?;
+    let renamed = request.dispatch.accounts.rename_agent(old, &name).await;
+    note(request, &by.name, "rename agent", &format!("{old} -> {new}"), outcome(&renamed));
+    renamed.map_err(|error| of_agent(error, old))?;
+    Ok(answer::ok())
+}
+
+fn outcome<T>(result: &Result<T, ChangeError>) -> &'static str {
+    if result.is_ok() { "ok" } else { "refused" }
+}
+
+fn of_agent(error: ChangeError, name: &str) -> Refusal {
+    match error {
+        ChangeError::Unknown => Refusal::no_agent(name),
+        other => other.into(),
+    }
+}
+
+/// Tells or sets the switch.
+pub(super) async fn self_registration(request: &mut Request<'_>) -> Answer {
+    let by = request.who_may(Act::Administer).await?;
+    let accounts = &request.dispatch.accounts;
+    if request.is(&Method::GET) {
+        return Ok(answer::text(if accounts.self_registration() { "1" } else { "0" }));
+    }
+    let parameters = request.parameters()?;
+    let is_on = match parameters.get("enabled") {
+        Some("1") => true,
+        Some("0") => false,
+        _ => return Err(Refusal::bad("Pass 'enabled=1' or 'enabled=0' in query string")),
+    };
+    accounts.set_self_registration(is_on).await?;
+    note(request, &by.name, "self-registration", if is_on { "on" } else { "off" }, "ok");
+    Ok(answer::empty())
+}
