@@ -13,7 +13,7 @@ mod start;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use self::start::{opened, take_up};
@@ -28,6 +28,8 @@ pub use self::polling::Bell;
 
 /// The longest lease, in seconds: what a clock that was set back can add to one.
 pub const LEASE_SECS_MAX: u64 = 86_400;
+/// The longest time that a task may wait to be handed out, in seconds: a year.
+pub const TTL_SECS_MAX: u64 = 366 * 86_400;
 
 /// A task that was taken up, and what is to come of it.
 #[derive(Debug)]
@@ -47,7 +49,6 @@ pub(crate) struct Shared {
     pub(crate) store: SharedStore,
     pub(crate) settings: Settings,
     pub(crate) newest_event: watch::Sender<EventId>,
-    output_bell: Notify,
 }
 
 /// The room of tasks and events. Cheap to clone.
@@ -65,14 +66,8 @@ impl Dispatcher {
         let loaded = store.load()?;
         let mut ledger = Ledger::new(settings, loaded.next_task, loaded.run);
         let newest_event = watch::Sender::new(loaded.last_event);
-        take_up(&mut ledger, loaded, settings, Instant::now(), now_ms());
-        let shared = Shared {
-            ledger: Mutex::new(ledger),
-            store,
-            settings,
-            newest_event,
-            output_bell: Notify::new(),
-        };
+        take_up(&mut ledger, loaded, Instant::now(), now_ms());
+        let shared = Shared { ledger: Mutex::new(ledger), store, settings, newest_event };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -91,6 +86,7 @@ impl Dispatcher {
     /// When too many wait for the agent.
     pub fn enqueue(&self, new: NewTask) -> Result<Enqueued, EnqueueError> {
         let now_ms = now_ms();
+        let ttl_secs = new.ttl_secs.map(|secs| secs.min(TTL_SECS_MAX));
         let (end, ended) = oneshot::channel();
         let (tell, stored) = confirmed();
         let task = {
@@ -107,11 +103,11 @@ impl Dispatcher {
                 priority: new.priority,
                 attempts_max,
                 enqueued_at: now_ms,
-                expires_at: new.ttl_secs.map(|secs| now_ms.saturating_add(secs * 1000)),
+                expires_at: ttl_secs.map(|secs| now_ms.saturating_add(secs * 1000)),
                 by: new.by,
             };
             let mut open = opened(&task, Phase::Storing);
-            open.expires = new.ttl_secs.map(|secs| Instant::now() + Duration::from_secs(secs));
+            open.expires = ttl_secs.map(|secs| Instant::now() + Duration::from_secs(secs));
             open.waiters.push(end);
             ledger.add(id, open);
             task
@@ -133,7 +129,9 @@ impl Dispatcher {
     /// # Errors
     /// When what is stored cannot be removed.
     pub async fn forget(&self, agent: AgentId) -> Result<(), StoreError> {
-        drop(self.shared.ledger().forget(agent));
+        let forgotten = self.shared.ledger().forget(agent);
+        forgotten.iter().for_each(|(_, open)| open.ring_followers());
+        drop(forgotten);
         let (tell, told) = confirmed();
         self.shared.store.forget(agent, Box::new(tell));
         told.await.unwrap_or(Err(StoreError::Ended))

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use crate::dispatcher::Bell;
@@ -71,9 +71,18 @@ pub struct Open {
     pub taken_at: Option<u64>,
     /// Who waits for its end.
     pub waiters: Vec<oneshot::Sender<Arc<Ending>>>,
+    /// Wakes who follows its output, if anybody does.
+    pub followers: Option<Arc<Notify>>,
 }
 
 impl Open {
+    /// There is more output, or an end.
+    pub fn ring_followers(&self) {
+        if let Some(followers) = &self.followers {
+            followers.notify_waiters();
+        }
+    }
+
     /// When it expires, and when the lease is over under which it was handed out.
     fn deadlines(&self) -> impl Iterator<Item = Instant> + use<> {
         let lease_end = match self.phase {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{CancelError, Dispatcher, Shared, Told, blocking, confirmed};
-use crate::ledger::{Judgement, Phase};
+use crate::ledger::{Judgement, Open, Phase};
 use crate::store::{Late, StoreError, Stored};
 use crate::task::{AgentId, Claim, Ending, Outcome, TaskId, now_ms};
 
@@ -79,16 +79,23 @@ impl Dispatcher {
         why: &str,
         only_queued: bool,
     ) -> Result<(), CancelError> {
-        if only_queued {
-            let is_queued = self.shared.ledger().get(task).map(|open| open.phase == Phase::Queued);
-            if is_queued == Some(false) {
-                return Err(CancelError::Ended);
+        let judgement = {
+            let mut ledger = self.shared.ledger();
+            let its_agent_has_it =
+                |open: &Open| matches!(open.phase, Phase::Taken { .. } | Phase::Unsure);
+            if only_queued && ledger.get(task).is_some_and(its_agent_has_it) {
+                Judgement::Late
+            } else {
+                ledger.begin_end(task, None, None, Instant::now())
             }
-        }
-        match self.shared.end(task, Outcome::Cancelled, why) {
-            Ok(told) => Ok(told.await.unwrap_or(Err(StoreError::Ended))?),
-            Err(Judgement::First | Judgement::Late) => Err(CancelError::Ended),
-            Err(Judgement::Unknown) => {
+        };
+        match judgement {
+            Judgement::First => {
+                let told = self.shared.store_end(task, Outcome::Cancelled, Some(why.into()), None);
+                Ok(told.await.unwrap_or(Err(StoreError::Ended))?)
+            }
+            Judgement::Late => Err(CancelError::Ended),
+            Judgement::Unknown => {
                 let store = Arc::clone(&self.shared.store);
                 match blocking(move || store.task(task)).await? {
                     Some(_) => Err(CancelError::Ended),
@@ -142,13 +149,12 @@ impl Shared {
     }
 
     fn tell_end(&self, ending: Ending) {
-        let open = self.ledger().ended(ending.task);
-        let waiters = open.map(|open| open.waiters).unwrap_or_default();
+        let Some(open) = self.ledger().ended(ending.task) else { return };
+        open.ring_followers();
         let ending = Arc::new(ending);
-        for waiter in waiters {
+        for waiter in open.waiters {
             // Who has left is not told: the end is kept for when they come back.
             let _ = waiter.send(Arc::clone(&ending));
         }
-        self.output_bell.notify_waiters();
     }
 }

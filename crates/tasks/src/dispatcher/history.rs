@@ -17,7 +17,16 @@ impl Dispatcher {
     /// When it cannot be read.
     pub async fn task(&self, id: TaskId) -> Result<Option<View>, StoreError> {
         let store = Arc::clone(&self.shared.store);
-        let stored = blocking(move || store.task(id)).await?;
+        let read = {
+            let store = Arc::clone(&store);
+            move || store.task(id)
+        };
+        let mut stored = blocking(read).await?;
+        let seems_open = stored.as_ref().is_some_and(|stored| stored.ending.is_none());
+        if seems_open && self.shared.ledger().get(id).is_none() {
+            // It ended just after it was read.
+            stored = blocking(move || store.task(id)).await?;
+        }
         Ok(stored.map(|stored| self.view(stored)))
     }
 
@@ -43,7 +52,11 @@ impl Dispatcher {
     pub async fn wait_for_end(&self, id: TaskId, until: Instant) {
         let (tell, told) = oneshot::channel();
         match self.shared.ledger().get_mut(id) {
-            Some(open) => open.waiters.push(tell),
+            Some(open) => {
+                // Those who have hung up.
+                open.waiters.retain(|waiter| !waiter.is_closed());
+                open.waiters.push(tell);
+            }
             None => return,
         }
         // An error says that the agent was removed: that is an end as well.

@@ -38,7 +38,9 @@ impl Dispatcher {
         let shared = Arc::clone(&self.shared);
         let then = move |outcome| {
             tell(outcome);
-            shared.output_bell.notify_waiters();
+            if let Some(open) = shared.ledger().get(task) {
+                open.ring_followers();
+            }
         };
         let bytes_max = self.shared.settings.output_bytes_max;
         self.shared.store.add_output(task, offset, bytes, bytes_max, Box::new(then));
@@ -58,7 +60,14 @@ impl Dispatcher {
         until: Instant,
     ) -> Result<(Bytes, OutputEnd, bool), StoreError> {
         loop {
-            let rung = self.shared.output_bell.notified();
+            let bell = {
+                let mut ledger = self.shared.ledger();
+                let open = ledger.get_mut(task);
+                open.map(|open| Arc::clone(open.followers.get_or_insert_default()))
+            };
+            let bell = bell.unwrap_or_default();
+            // Listen before looking.
+            let rung = bell.notified();
             tokio::pin!(rung);
             rung.as_mut().enable();
             let is_open = self.shared.ledger().get(task).is_some();

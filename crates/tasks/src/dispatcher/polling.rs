@@ -10,11 +10,13 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::{Dispatcher, PollError, Shared, blocking};
+use super::{Dispatcher, LEASE_SECS_MAX, PollError, Shared, blocking};
 use crate::delivery::Delivery;
 use crate::ledger::Claimed;
 use crate::store::{ClaimNote, Progress, StoreError};
 use crate::task::{AgentId, Claim, TaskId, now_ms};
+
+const LEASE_MAX: Duration = Duration::from_secs(LEASE_SECS_MAX);
 
 /// Wakes the polls of one agent.
 #[derive(Debug, Default)]
@@ -48,6 +50,7 @@ impl Dispatcher {
         lease: Option<Duration>,
         until: Instant,
     ) -> Result<Vec<Delivery>, PollError> {
+        let lease = lease.map(|lease| lease.min(LEASE_MAX));
         let bell = self.shared.ledger().bell(agent);
         let _polling = Polling::begin(&self.shared, agent);
         loop {
@@ -61,9 +64,15 @@ impl Dispatcher {
             let now_ms = now_ms();
             let claimed = self.shared.ledger().claim(agent, max, lease, Instant::now(), now_ms);
             if !claimed.is_empty() {
-                return Ok(self.deliveries(claimed, lease, now_ms).await?);
+                let deliveries = self.deliveries(claimed, lease, now_ms).await?;
+                if !deliveries.is_empty() {
+                    return Ok(deliveries);
+                }
+                continue;
             }
             tokio::select! {
+                // A ring in the last moment brings a task still.
+                biased;
                 () = rung => {}
                 () = tokio::time::sleep_until(until) => return Ok(Vec::new()),
             }
@@ -95,10 +104,15 @@ impl Dispatcher {
             let shared = Arc::clone(&self.shared);
             deliveries.push(Delivery::new(shared, body.unwrap_or_default(), note));
         }
-        for at in unread {
+        for at in unread.into_iter().rev() {
             let (store, id) = (Arc::clone(&self.shared.store), deliveries[at].task());
-            if let Some(stored) = blocking(move || store.task(id)).await? {
-                deliveries[at].set_body(stored.task.body);
+            match blocking(move || store.task(id)).await? {
+                Some(stored) => deliveries[at].set_body(stored.task.body),
+                // Its agent was removed meanwhile: there is nothing to be done.
+                None => {
+                    drop(self.shared.ledger().ended(id));
+                    deliveries.remove(at);
+                }
             }
         }
         Ok(deliveries)
@@ -107,6 +121,7 @@ impl Dispatcher {
     /// The agent works on the task still. Says whether it holds it.
     #[must_use]
     pub fn extend(&self, agent: AgentId, task: TaskId, claim: Claim, lease: Duration) -> bool {
+        let lease = lease.min(LEASE_MAX);
         let (now, now_ms) = (Instant::now(), now_ms());
         let mut ledger = self.shared.ledger();
         ledger.seen(agent, now);

@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::LEASE_SECS_MAX;
+use super::{LEASE_SECS_MAX, TTL_SECS_MAX};
 use crate::ledger::{Ledger, Open, Phase};
-use crate::settings::Settings;
 use crate::store::{ClaimNote, Loaded, Progress};
 use crate::task::Task;
 
@@ -23,22 +22,16 @@ pub(super) fn opened(task: &Task, phase: Phase) -> Open {
         expires: None,
         taken_at: None,
         waiters: Vec::new(),
+        followers: None,
     }
 }
 
 /// Brings the open tasks of an earlier run into the ledger.
-pub(super) fn take_up(
-    ledger: &mut Ledger,
-    loaded: Loaded,
-    settings: Settings,
-    now: Instant,
-    now_ms: u64,
-) {
+pub(super) fn take_up(ledger: &mut Ledger, loaded: Loaded, now: Instant, now_ms: u64) {
     // A clock that was set back must not make a lease last for years.
     let from_now = |at: u64, secs_max: u64| {
         now + Duration::from_millis(at.saturating_sub(now_ms).min(secs_max * 1000))
     };
-    let ttl_max = settings.result_timeout.as_secs().max(366 * 86_400);
     for (task, note) in loaded.open {
         let phase = match note {
             None => Phase::Queued,
@@ -50,9 +43,11 @@ pub(super) fn take_up(
             Some(ClaimNote { claim, .. }) => Phase::Taken { claim, until: None },
         };
         let mut open = opened(&task, phase);
-        open.expires = task.expires_at.map(|at| from_now(at, ttl_max));
+        open.expires = task.expires_at.map(|at| from_now(at, TTL_SECS_MAX));
         if let Some(note) = note {
-            open.attempts = note.attempts;
+            // What did not arrive was no attempt.
+            let returned = u32::from(note.progress == Progress::Returned);
+            open.attempts = note.attempts.saturating_sub(returned);
             open.taken_at = Some(note.taken_at);
         }
         ledger.add(task.id, open);

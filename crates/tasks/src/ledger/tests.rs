@@ -37,6 +37,7 @@ impl Desktop {
             expires: ttl.map(|secs| self.at(secs)),
             taken_at: None,
             waiters: Vec::new(),
+            followers: None,
         };
         self.ledger.add(id, open);
         id
