@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tokio::sync::watch;
@@ -19,6 +19,10 @@ use crate::error::DatabaseError;
 const WAITING_MAX: usize = 100_000;
 /// Jobs of one transaction.
 const BATCH_MAX: usize = 2048;
+/// How long the thread waits, at most, for others to share a sync when many were seen to write at once.
+const GATHER_MAX: Duration = Duration::from_micros(400);
+/// Fewer than this at once are not waited for.
+const GATHER_MIN: usize = 4;
 /// The write-ahead log is carried over into the database when it has this many pages (16 MiB).
 const CHECKPOINT_PAGES: usize = 4096;
 
@@ -83,6 +87,8 @@ fn within_savepoint<T>(
 struct Queue {
     jobs: Vec<Box<dyn Job>>,
     is_closed: bool,
+    /// The thread is woken when so many wait.
+    wanted: usize,
 }
 
 struct Shared {
@@ -91,6 +97,20 @@ struct Shared {
 }
 
 impl Shared {
+    /// Waits until `wanted` jobs are there, the queue is closed, or some time has passed.
+    fn wait<'a>(
+        &self,
+        mut queue: MutexGuard<'a, Queue>,
+        wanted: usize,
+        at_most: Duration,
+    ) -> MutexGuard<'a, Queue> {
+        queue.wanted = wanted;
+        let waited = self.arrived.wait_timeout_while(queue, at_most, |queue| {
+            queue.jobs.len() < queue.wanted && !queue.is_closed
+        });
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -111,7 +131,10 @@ impl std::fmt::Debug for Writer {
 
 impl Writer {
     pub(crate) fn start(path: &Path, mut connection: Connection) -> Result<Self, DatabaseError> {
-        let shared = Arc::new(Shared { queue: Mutex::default(), arrived: Condvar::new() });
+        let shared = Arc::new(Shared {
+            queue: Mutex::new(Queue { wanted: 1, ..Queue::default() }),
+            arrived: Condvar::new(),
+        });
         let foreign = watch::Sender::new(0);
         let wal_pages = Arc::new(AtomicUsize::new(0));
         // SQLite's own hook would make the writes of a batch wait for a checkpoint.
@@ -129,6 +152,8 @@ impl Writer {
             wal_pages,
             data_version: None,
             looked_at: Instant::now(),
+            crowd: 0,
+            last_batch: 0,
         };
         desk.look_for_foreign_changes();
         let thread = std::thread::Builder::new()
@@ -149,9 +174,9 @@ impl Writer {
             return job.end(Err(why));
         }
         queue.jobs.push(job);
-        let is_first = queue.jobs.len() == 1;
+        let is_enough = queue.jobs.len() == queue.wanted;
         drop(queue);
-        if is_first {
+        if is_enough {
             self.shared.arrived.notify_one();
         }
     }
@@ -177,6 +202,9 @@ struct Desk {
     wal_pages: Arc<AtomicUsize>,
     data_version: Option<i64>,
     looked_at: Instant,
+    /// How many were lately seen to write at once.
+    crowd: usize,
+    last_batch: usize,
 }
 
 impl Desk {
@@ -202,13 +230,19 @@ impl Desk {
     }
 
     /// Takes what waits; returns with nothing after a while, and says whether to go on.
-    fn take(&self, batch: &mut Vec<Box<dyn Job>>) -> bool {
+    ///
+    /// A sync costs the same for one write and for fifty. Where many were seen to write at once, half of them are
+    /// waited for: while their writes are synced the others can get theirs ready.
+    fn take(&mut self, batch: &mut Vec<Box<dyn Job>>) -> bool {
         let mut queue = self.shared.queue();
+        // What has gathered while the last batch was committed, and that batch, were there at once.
+        self.crowd = (queue.jobs.len() + self.last_batch).max(self.crowd - self.crowd / 8);
         if queue.jobs.is_empty() && !queue.is_closed {
-            queue = match self.shared.arrived.wait_timeout(queue, FOREIGN_CHANGE_DELAY / 2) {
-                Ok((queue, _)) => queue,
-                Err(poisoned) => poisoned.into_inner().0,
-            };
+            queue = self.shared.wait(queue, 1, FOREIGN_CHANGE_DELAY / 2);
+        }
+        let wanted = self.crowd / 2;
+        if wanted >= GATHER_MIN && !queue.jobs.is_empty() && queue.jobs.len() < wanted {
+            queue = self.shared.wait(queue, wanted, GATHER_MAX);
         }
         let goes_on = !queue.is_closed || !queue.jobs.is_empty();
         if queue.jobs.len() <= BATCH_MAX {
@@ -216,6 +250,7 @@ impl Desk {
         } else {
             batch.extend(queue.jobs.drain(..BATCH_MAX));
         }
+        self.last_batch = batch.len();
         goes_on
     }
 
