@@ -190,6 +190,7 @@ fn more_writes_than_may_wait_are_refused_at_once() {
     let database = setup.open();
     let release = hold(&database);
     let mut refused = None;
+    let mut waiting = None;
     for n in 0..200_000 {
         let (tell, told) = mpsc::channel();
         database.append(|_| Ok(()), move |outcome| drop(tell.send(outcome)));
@@ -198,8 +199,10 @@ fn more_writes_than_may_wait_are_refused_at_once() {
             refused = Some((n, outcome));
             break;
         }
+        waiting = Some(told);
     }
     assert!(matches!(refused, Some((100_000, Err(DatabaseError::Busy)))), "{refused:?}");
     drop(release);
+    waiting.unwrap().recv().unwrap().unwrap();
     add(&database, "goes on").wait().unwrap();
 }
