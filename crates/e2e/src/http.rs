@@ -63,6 +63,33 @@ impl Reply {
     }
 }
 
+impl Reply {
+    /// The JSON of an answer that must be 200.
+    ///
+    /// # Panics
+    /// When it is another.
+    #[must_use]
+    pub fn ok(&self) -> Value {
+        assert_eq!(self.status, 200, "{}", self.text());
+        self.json()
+    }
+
+    /// Asserts that this is an error as dispatch tells it, `{"error": true, "msg": …}` with this
+    /// status, and gives what it says.
+    ///
+    /// # Panics
+    /// When it is anything else.
+    #[track_caller]
+    pub fn refused(&self, status: u16) -> String {
+        assert_eq!(self.status, status, "{}", self.text());
+        let kind = self.header("content-type").unwrap_or_default();
+        assert!(kind.starts_with("application/json"), "{kind}: {}", self.text());
+        let said = self.json();
+        assert_eq!(said["error"], true, "{said}");
+        said["msg"].as_str().unwrap_or_else(|| panic!("no `msg` in {said}")).to_owned()
+    }
+}
+
 /// A request in the making.
 #[derive(Debug, Clone)]
 pub struct Request {

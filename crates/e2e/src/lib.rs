@@ -5,22 +5,32 @@
 
 #![expect(clippy::expect_used, reason = "this crate is test code: a failed step fails the test")]
 
+mod chance;
+mod dispatch;
 mod http;
 mod kin;
+mod link;
 mod process;
 mod raw;
+mod receiver;
 mod server;
 mod setup;
+mod sse;
 mod text;
 
 use std::time::{Duration, Instant};
 
+pub use chance::Chance;
+pub use dispatch::{Caller, Dispatch, encoded};
 pub use http::{Reply, Request};
 pub use kin::{descendants, is_running, peak_memory_kib};
-pub use process::{Exit, Process, Signal, program, run};
+pub use link::{Link, Outcome};
+pub use process::{Exit, Process, Signal, program, run, run_reading};
 pub use raw::Connection;
+pub use receiver::Receiver;
 pub use server::Server;
 pub use setup::{Setup, free_port};
+pub use sse::{Message, Stream};
 pub use text::Text;
 
 /// How long any one step may take before its test fails.

@@ -5,6 +5,7 @@
 //! Not here: what is written to it and read from it (`server`, `text`).
 
 use std::ffi::OsStr;
+use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -70,12 +71,22 @@ impl Process {
         directory: &Path,
         environment: &[(String, String)],
     ) -> Self {
+        Self::start_reading(program, arguments, directory, environment, Stdio::null())
+    }
+
+    fn start_reading<A: AsRef<OsStr>>(
+        program: &Path,
+        arguments: &[A],
+        directory: &Path,
+        environment: &[(String, String)],
+        input: Stdio,
+    ) -> Self {
         #[expect(clippy::disallowed_methods, reason = "the harness's own process module")]
         let mut child = Command::new(program)
             .args(arguments)
             .current_dir(directory)
             .envs(environment.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
+            .stdin(input)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0)
@@ -151,4 +162,22 @@ fn pid_of(child: &Child) -> Pid {
 /// When it does not end within the deadline.
 pub fn run<A: AsRef<OsStr>>(program: &Path, arguments: &[A], directory: &Path) -> Exit {
     Process::start(program, arguments, directory, &[]).wait()
+}
+
+/// Runs a program to its end with `input` as its whole standard input.
+///
+/// # Panics
+/// When it does not end within the deadline.
+pub fn run_reading<A: AsRef<OsStr>>(
+    program: &Path,
+    arguments: &[A],
+    directory: &Path,
+    input: impl AsRef<[u8]>,
+) -> Exit {
+    let mut process = Process::start_reading(program, arguments, directory, &[], Stdio::piped());
+    let mut pipe = process.child.stdin.take().expect("piped");
+    // A program that ends without reading it all is no failure of the harness.
+    let _ = pipe.write_all(input.as_ref());
+    drop(pipe);
+    process.wait()
 }

@@ -5,6 +5,9 @@
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use rustix::net::sockopt::set_socket_linger;
 
 use crate::{DEADLINE, Reply};
 
@@ -21,10 +24,30 @@ impl Connection {
     /// When nobody listens.
     #[must_use]
     pub fn open(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect_timeout(&address, DEADLINE).expect("it listens");
+        Self::try_open(address).expect("it listens")
+    }
+
+    /// Connects, or not when nobody listens.
+    ///
+    /// # Panics
+    /// When the connection cannot be given its timeouts.
+    #[must_use]
+    pub fn try_open(address: SocketAddr) -> Option<Self> {
+        let stream = TcpStream::connect_timeout(&address, DEADLINE).ok()?;
+        // An answer must not wait for the acknowledgement of the last one.
+        stream.set_nodelay(true).expect("no delay");
         stream.set_read_timeout(Some(DEADLINE)).expect("a read timeout");
         stream.set_write_timeout(Some(DEADLINE)).expect("a write timeout");
-        Self::over(stream)
+        Some(Self::over(stream))
+    }
+
+    /// Ends it with a reset, whatever has been read.
+    ///
+    /// # Panics
+    /// When the system cannot be told to do so.
+    pub fn reset(self) {
+        let stream = self.stream.into_inner();
+        set_socket_linger(&stream, Some(Duration::ZERO)).expect("no lingering");
     }
 
     /// Says that nothing more will be written.
@@ -75,11 +98,12 @@ impl<S: Read + Write> Connection<S> {
         let mut body = Vec::new();
         match (status, chunked, length) {
             (100..200 | 204 | 304, ..) => {}
-            (_, true, _) => {
-                while let Some(chunk) = self.read_chunk() {
-                    body.extend(chunk);
+            (_, true, _) => loop {
+                match self.try_read_chunk()? {
+                    chunk if chunk.is_empty() => break,
+                    chunk => body.extend(chunk),
                 }
-            }
+            },
             (_, false, Some(length)) => {
                 body.resize(length, 0);
                 self.stream.read_exact(&mut body).ok()?;
@@ -116,12 +140,18 @@ impl<S: Read + Write> Connection<S> {
     /// # Panics
     /// When the body breaks off or is not chunked.
     pub fn read_chunk(&mut self) -> Option<Vec<u8>> {
-        let line = self.read_line().expect("a chunk, not a body that broke off");
+        let chunk = self.try_read_chunk().expect("a chunk, not a body that broke off");
+        (!chunk.is_empty()).then_some(chunk)
+    }
+
+    /// Reads one chunk, an empty one at the end; `None` when the body breaks off.
+    fn try_read_chunk(&mut self) -> Option<Vec<u8>> {
+        let line = self.read_line()?;
         let count = usize::from_str_radix(line.trim(), 16).expect("a chunk size");
         let mut chunk = vec![0; count];
-        self.stream.read_exact(&mut chunk).expect("the chunk");
-        assert_eq!(self.read_line().as_deref(), Some(""), "after a chunk");
-        (count > 0).then_some(chunk)
+        self.stream.read_exact(&mut chunk).ok()?;
+        assert_eq!(self.read_line()?, "", "after a chunk");
+        Some(chunk)
     }
 
     /// Everything until the peer closes (or resets).

@@ -3,6 +3,7 @@
 //! Invariant: it listens when a [`Server`] exists, and is gone when the [`Server`] is.
 //! Not here: how it is prepared (`setup`).
 
+use std::ffi::OsString;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,7 +11,7 @@ use std::path::PathBuf;
 use ureq::Agent;
 
 use crate::setup::{handler_file, write};
-use crate::{Connection, Exit, Process, Reply, Request, Setup, Signal, Text, http};
+use crate::{Connection, Exit, Process, Reply, Request, Setup, Signal, Text, http, program};
 
 /// A running server.
 #[derive(Debug)]
@@ -26,7 +27,8 @@ impl Server {
     pub(crate) fn new(setup: Setup, process: Process) -> Self {
         let line = process.stdout.wait_for(&["listening on http"]);
         let base = line.split_whitespace().find(|word| word.starts_with("http"));
-        let base = base.expect("an address").trim_end_matches('/').to_owned();
+        // Who listens on every interface listens on this one.
+        let base = base.expect("an address").trim_end_matches('/').replace("0.0.0.0", "127.0.0.1");
         Self { process, setup, agent: http::agent(), base }
     }
 
@@ -131,6 +133,22 @@ impl Server {
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
         self.process.signal(signal);
+    }
+
+    /// Ends it with `signal` and starts another in its directory.
+    ///
+    /// # Panics
+    /// When it does not end, or the other does not listen.
+    pub fn restart(&mut self, signal: Signal, arguments: &[OsString]) {
+        self.signal(signal);
+        let _ = self.process.wait();
+        let setup = std::mem::take(&mut self.setup);
+        *self = setup.start_with(&program(), arguments);
+    }
+
+    /// A client of its own for this server.
+    pub(crate) fn client(&self) -> Agent {
+        self.agent.clone()
     }
 
     /// Ends it with SIGTERM and gives how it ended.
