@@ -10,7 +10,10 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, TransactionBehavio
 use crate::error::DatabaseError;
 
 /// How long the write lock of another process is waited for.
+#[cfg(not(test))]
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+#[cfg(test)]
+const LOCK_TIMEOUT: Duration = Duration::from_millis(200);
 /// Marks a file as one of ours ("gate"), so that another program's is not changed by mistake.
 const APPLICATION_ID: i32 = 0x6761_7465;
 /// Statements that are kept ready.

@@ -3,6 +3,7 @@
 //! Invariant: a job is told its outcome after the transaction that held it was committed with a sync, or has failed;
 //! jobs run and are told in the order in which they were submitted.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -28,8 +29,8 @@ const CHECKPOINT_PAGES: usize = 4096;
 
 /// Something to be written.
 pub(crate) trait Job: Send {
-    /// Does it, within the transaction of a batch.
-    fn run(&mut self, connection: &Connection);
+    /// Does it, within the transaction of a batch; the error is why it alone failed.
+    fn run(&mut self, connection: &Connection) -> Result<(), DatabaseError>;
     /// The transaction was committed, or not.
     fn end(self: Box<Self>, outcome: Result<(), DatabaseError>);
 }
@@ -54,11 +55,14 @@ where
     J: FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send,
     A: FnOnce(Result<T, DatabaseError>) + Send,
 {
-    fn run(&mut self, connection: &Connection) {
-        let Some(job) = self.job.take() else { return };
+    fn run(&mut self, connection: &Connection) -> Result<(), DatabaseError> {
+        let Some(job) = self.job.take() else { return Ok(()) };
         let value =
             if self.has_savepoint { within_savepoint(connection, job) } else { job(connection) };
-        self.value = Some(value.map_err(DatabaseError::from));
+        let value = value.map_err(DatabaseError::from);
+        let outcome = value.as_ref().map(|_| ()).map_err(DatabaseError::clone);
+        self.value = Some(value);
+        outcome
     }
 
     fn end(self: Box<Self>, outcome: Result<(), DatabaseError>) {
@@ -217,12 +221,16 @@ impl Desk {
             if batch.is_empty() {
                 continue;
             }
-            let outcome = self.commit(&mut batch);
+            let outcome = self.commit_caught(&mut batch);
             if let Err(error) = &outcome {
                 tracing::error!(writes = batch.len(), "nothing of a batch was written: {error}");
             }
             for job in batch.drain(..) {
-                job.end(outcome.clone());
+                let outcome = outcome.clone();
+                // Whoever waits for the next one must be told all the same.
+                if catch_unwind(AssertUnwindSafe(|| job.end(outcome))).is_err() {
+                    tracing::error!("who was to be told of a write failed");
+                }
             }
             self.checkpoint_if_due();
         }
@@ -254,14 +262,24 @@ impl Desk {
         goes_on
     }
 
+    /// A job that panics ends its batch, not the thread: nobody would ever be told again.
+    fn commit_caught(&self, batch: &mut [Box<dyn Job>]) -> Result<(), DatabaseError> {
+        catch_unwind(AssertUnwindSafe(|| self.commit(batch))).unwrap_or_else(|_| {
+            if !self.connection.is_autocommit() {
+                let _ = self.connection.execute_batch("ROLLBACK");
+            }
+            Err(DatabaseError::Other("a write has failed in an unforeseen way".into()))
+        })
+    }
+
     fn commit(&self, batch: &mut [Box<dyn Job>]) -> Result<(), DatabaseError> {
         let run = |sql| self.connection.prepare_cached(sql)?.execute([]);
         run("BEGIN IMMEDIATE")?;
         for job in &mut *batch {
-            job.run(&self.connection);
+            let outcome = job.run(&self.connection);
             if self.connection.is_autocommit() {
                 // A full disk or a damaged file ends the transaction inside a job.
-                return Err(DatabaseError::Full);
+                return Err(outcome.err().unwrap_or(DatabaseError::Full));
             }
         }
         run("COMMIT").map_err(|error| {
