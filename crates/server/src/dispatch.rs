@@ -1,4 +1,4 @@
-//! The second job put together: accounts and the room of tasks, on one database.
+//! The second job put together: accounts, files in transfer and the room of tasks, on one database.
 //!
 //! Invariant: an account that is gone leaves nothing behind: its polls end, its tasks and events are forgotten.
 
@@ -11,6 +11,7 @@ use tokio::sync::{Mutex, mpsc, watch};
 
 use crate::accounts::{self, Accounts, Identity, Role};
 use crate::config::TasksConfig;
+use crate::files::{self, FileError, Files};
 
 /// What the dispatch routes ask.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub struct Dispatch {
     pub accounts: Accounts,
     /// Tasks and events.
     pub dispatcher: Dispatcher,
+    /// Files on their way from one to another.
+    pub files: Files,
     /// The file that all of it is in.
     pub database: Database,
     /// Limits and places.
@@ -33,10 +36,11 @@ impl Dispatch {
     /// # Errors
     /// When it cannot be used, or another server does.
     pub fn open(config: TasksConfig) -> Result<Self, DatabaseError> {
-        let sets = [accounts::MIGRATIONS, tasks::store::sqlite::MIGRATIONS];
+        let sets = [accounts::MIGRATIONS, tasks::store::sqlite::MIGRATIONS, files::MIGRATIONS];
         let database = Database::open(&config.database, &sets)?;
         let store = SqliteStore::open(database.clone())?;
         let dispatcher = Dispatcher::open(Arc::new(store), settings(&config))?;
+        let files = open_files(&config, &database)?;
         let (tell, departed) = mpsc::unbounded_channel();
         let depart = move |gone: &Identity| {
             if gone.role == Role::Agent {
@@ -49,6 +53,7 @@ impl Dispatch {
         Ok(Self {
             accounts,
             dispatcher,
+            files,
             database,
             config,
             departed: Mutex::new(departed),
@@ -84,6 +89,7 @@ impl Dispatch {
             () = self.dispatcher.keep_time() => {}
             () = async { self.accounts.follow().await } => {}
             () = forget_departed => {}
+            () = self.files.run() => {}
         }
     }
 
@@ -107,6 +113,17 @@ impl Dispatch {
             Err(error) => tracing::warn!(agent = agent.0, "not forgotten: {error}"),
         }
     }
+}
+
+fn open_files(config: &TasksConfig, database: &Database) -> Result<Files, DatabaseError> {
+    let settings = files::Settings {
+        directory: config.files.clone(),
+        bytes_max: config.file_bytes_max as u64,
+    };
+    Files::open(database.clone(), settings).map_err(|error| match error {
+        FileError::Database(error) => error,
+        other => DatabaseError::Open { path: config.files.clone(), why: other.to_string() },
+    })
 }
 
 fn settings(config: &TasksConfig) -> tasks::Settings {

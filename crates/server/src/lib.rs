@@ -5,6 +5,7 @@
 pub mod accounts;
 pub mod config;
 pub mod dispatch;
+pub mod files;
 pub mod http;
 pub mod log;
 pub mod shutdown;

@@ -10,7 +10,7 @@
 mod access_log;
 mod answer;
 mod body;
-mod conditions;
+pub mod conditions;
 mod document;
 mod highlight;
 mod magic;

@@ -126,11 +126,7 @@ async fn read_bytes(
     }
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
-    while let Some(frame) = tokio::time::timeout(policy.body_timeout, body.frame())
-        .await
-        .map_err(|_| ReadError::TimedOut)?
-    {
-        let Ok(data) = frame.map_err(|_| ReadError::Broken)?.into_data() else { continue };
+    while let Some(data) = next_piece(body, policy).await? {
         let length = first.len() + rest.len() + data.len();
         if length > limit_bytes {
             return Err(too_long());
@@ -148,6 +144,21 @@ async fn read_bytes(
         rest.extend_from_slice(&data);
     }
     Ok(if rest.is_empty() { first } else { rest.freeze() })
+}
+
+/// The next piece of a body that is not read whole; `None` at its end.
+///
+/// # Errors
+/// When it does not come in time, or is broken.
+pub async fn next_piece(body: &mut Incoming, policy: &Policy) -> Result<Option<Bytes>, ReadError> {
+    loop {
+        let frame = tokio::time::timeout(policy.body_timeout, body.frame()).await;
+        let Some(frame) = frame.map_err(|_| ReadError::TimedOut)? else { return Ok(None) };
+        // Trailers are nobody's.
+        if let Ok(data) = frame.map_err(|_| ReadError::Broken)?.into_data() {
+            return Ok(Some(data));
+        }
+    }
 }
 
 /// What is read away of a body that nobody wants, so that the connection can be kept.

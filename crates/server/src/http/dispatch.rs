@@ -7,6 +7,7 @@ mod agents;
 mod answer;
 mod enrolment;
 mod events;
+mod files;
 mod parameters;
 mod refusal;
 mod sending;
@@ -31,6 +32,7 @@ use super::body::{self, Room};
 use super::policy::Policy;
 use crate::accounts::{Act, Credential, Identity};
 use crate::dispatch::Dispatch;
+use crate::files::FileId;
 
 /// What an endpoint gives.
 type Answer = Result<Response<Body>, Refusal>;
@@ -66,6 +68,10 @@ pub enum Endpoint {
     EnrolTokens,
     /// `/enroll`
     Enrol,
+    /// `/files/NAME`
+    NewFile,
+    /// `/files/ID/NAME`
+    File(Option<FileId>),
     /// `/healthz`
     Health,
 }
@@ -89,6 +95,9 @@ pub fn find(path: &str) -> Option<Endpoint> {
         "enroll" => Endpoint::Enrol,
         "healthz" => Endpoint::Health,
         other => {
+            if let Some(file) = other.strip_prefix("files/") {
+                return files::find(file);
+            }
             let task = other.strip_prefix("tasks/")?;
             match task.split_once('/') {
                 None => Endpoint::Task(TaskId::parse(task)),
@@ -106,14 +115,14 @@ impl Endpoint {
         const BOTH: &[Method] = &[Method::GET, Method::HEAD, Method::POST];
         match self {
             Self::Login | Self::Logout | Self::Result | Self::Lease | Self::Output => WRITE,
-            Self::EnrolTokens | Self::Enrol => WRITE,
+            Self::EnrolTokens | Self::Enrol | Self::NewFile => WRITE,
             Self::Agents => {
                 &[Method::GET, Method::HEAD, Method::POST, Method::DELETE, Method::PATCH]
             }
             Self::SelfRegistration | Self::Events => BOTH,
             // HEAD would take a task and throw it away.
             Self::Tasks => &[Method::GET, Method::POST],
-            Self::Task(_) => &[Method::GET, Method::HEAD, Method::DELETE],
+            Self::Task(_) | Self::File(_) => &[Method::GET, Method::HEAD, Method::DELETE],
             Self::History | Self::TaskOutput(_) | Self::Health => READ,
         }
     }
@@ -192,6 +201,8 @@ pub(super) async fn answer(endpoint: Endpoint, mut request: Request<'_>) -> Resp
         Endpoint::TaskOutput(id) => tasks::output(request, id).await,
         Endpoint::EnrolTokens => enrolment::make_token(request).await,
         Endpoint::Enrol => enrolment::enrol(request).await,
+        Endpoint::NewFile => files::put(request).await,
+        Endpoint::File(id) => files::file(request, id).await,
         Endpoint::Health => Ok(answer::ok()),
     };
     answer.unwrap_or_else(|refusal| refusal.response())

@@ -12,11 +12,16 @@ use http::header::{
 
 /// What the conditions of a request lead to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub enum Verdict {
     /// 200 with everything.
     Whole,
     /// 206 with the bytes `first..=last`.
-    Part { first: u64, last: u64 },
+    Part {
+        /// Where it begins.
+        first: u64,
+        /// Its last byte.
+        last: u64,
+    },
     /// 304.
     NotModified,
     /// 412.
@@ -26,7 +31,8 @@ pub(super) enum Verdict {
 }
 
 /// Judges a GET; for a HEAD set `ranges` to false, for ranges mean something to GET only.
-pub(super) fn judge(
+#[must_use]
+pub fn judge(
     headers: &HeaderMap,
     etag: &HeaderValue,
     modified: Option<SystemTime>,

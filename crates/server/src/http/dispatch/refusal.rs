@@ -8,6 +8,7 @@ use plugins::call::{Body, Reply};
 use serde_json::json;
 
 use crate::accounts::{AuthError, ChangeError};
+use crate::files::FileError;
 use crate::http::body::ReadError;
 
 /// A refusal: `{"error": true, "msg": …}`.
@@ -46,6 +47,10 @@ impl Refusal {
 
     pub(super) fn no_task() -> Self {
         Self::new(StatusCode::NOT_FOUND, "Task doesn't exist")
+    }
+
+    pub(super) fn no_file() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "File doesn't exist, has expired or is used up")
     }
 
     pub(super) fn method(allow: &'static [Method]) -> Self {
@@ -132,6 +137,22 @@ impl From<DatabaseError> for Refusal {
             | DatabaseError::Ended => "The store is unavailable",
         };
         Self::later(StatusCode::SERVICE_UNAVAILABLE, message.to_owned(), 1)
+    }
+}
+
+impl From<FileError> for Refusal {
+    fn from(error: FileError) -> Self {
+        let status = match &error {
+            FileError::TooLong { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            FileError::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
+            FileError::Io(_) => {
+                tracing::error!("a file in transfer failed: {error}");
+                let message = "The store of files is unavailable".to_owned();
+                return Self::later(StatusCode::SERVICE_UNAVAILABLE, message, 1);
+            }
+            FileError::Database(error) => return error.clone().into(),
+        };
+        Self::new(status, error.to_string())
     }
 }
 
