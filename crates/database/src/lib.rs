@@ -6,6 +6,7 @@
 
 mod ack;
 mod backup;
+mod checkpoint;
 mod error;
 mod open;
 mod writer;

@@ -60,6 +60,18 @@ pub(crate) fn for_reading(path: &Path) -> Result<Connection, DatabaseError> {
     Ok(connection)
 }
 
+/// Opens for carrying the write-ahead log over.
+pub(crate) fn for_checkpoints(path: &Path) -> Result<Connection, DatabaseError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    Connection::open_with_flags(path, flags)
+        .and_then(|connection| {
+            connection
+                .execute_batch("PRAGMA synchronous = full; PRAGMA wal_autocheckpoint = 0;")?;
+            Ok(connection)
+        })
+        .map_err(|error| DatabaseError::of_opening(path, &error))
+}
+
 /// Makes the file where there is none. It holds what agents were told to do: nobody else's affair.
 fn make_private(path: &Path) -> Result<(), DatabaseError> {
     let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);

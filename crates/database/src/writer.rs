@@ -5,7 +5,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -14,18 +14,18 @@ use rusqlite::Connection;
 use tokio::sync::watch;
 
 use crate::FOREIGN_CHANGE_DELAY;
+use crate::checkpoint::Checkpoints;
 use crate::error::DatabaseError;
 
 /// More writes than this never wait; whoever comes then is told so at once.
 const WAITING_MAX: usize = 100_000;
 /// Jobs of one transaction.
 const BATCH_MAX: usize = 2048;
-/// How long the thread waits, at most, for others to share a sync when many were seen to write at once.
+/// How long the thread waits, at most, for others to share a sync when many were seen to write at once; and never
+/// longer than half a commit takes.
 const GATHER_MAX: Duration = Duration::from_micros(400);
 /// Fewer than this at once are not waited for.
 const GATHER_MIN: usize = 4;
-/// The write-ahead log is carried over into the database when it has this many pages (16 MiB).
-const CHECKPOINT_PAGES: usize = 4096;
 
 /// Something to be written.
 pub(crate) trait Job: Send {
@@ -140,9 +140,9 @@ impl Writer {
             arrived: Condvar::new(),
         });
         let foreign = watch::Sender::new(0);
-        let wal_pages = Arc::new(AtomicUsize::new(0));
+        let checkpoints = Checkpoints::start(path)?;
         // SQLite's own hook would make the writes of a batch wait for a checkpoint.
-        let seen = Arc::clone(&wal_pages);
+        let seen = Arc::clone(&checkpoints.pages);
         connection
             .wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages: std::ffi::c_int| {
                 seen.store(usize::try_from(pages).unwrap_or(0), Relaxed);
@@ -153,11 +153,12 @@ impl Writer {
             shared: Arc::clone(&shared),
             connection,
             foreign: foreign.clone(),
-            wal_pages,
+            checkpoints,
             data_version: None,
             looked_at: Instant::now(),
             crowd: 0,
             last_batch: 0,
+            last_commit: Duration::ZERO,
         };
         desk.look_for_foreign_changes();
         let thread = std::thread::Builder::new()
@@ -203,12 +204,13 @@ struct Desk {
     shared: Arc<Shared>,
     connection: Connection,
     foreign: watch::Sender<u64>,
-    wal_pages: Arc<AtomicUsize>,
+    checkpoints: Checkpoints,
     data_version: Option<i64>,
     looked_at: Instant,
     /// How many were lately seen to write at once.
     crowd: usize,
     last_batch: usize,
+    last_commit: Duration,
 }
 
 impl Desk {
@@ -221,7 +223,9 @@ impl Desk {
             if batch.is_empty() {
                 continue;
             }
+            let begin = Instant::now();
             let outcome = self.commit_caught(&mut batch);
+            self.last_commit = begin.elapsed();
             if let Err(error) = &outcome {
                 tracing::error!(writes = batch.len(), "nothing of a batch was written: {error}");
             }
@@ -232,7 +236,8 @@ impl Desk {
                     tracing::error!("who was to be told of a write failed");
                 }
             }
-            self.checkpoint_if_due();
+            // After the jobs have been told, so that nobody waits for it.
+            self.checkpoints.look(&self.connection);
         }
         let _ = self.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
     }
@@ -244,13 +249,13 @@ impl Desk {
     fn take(&mut self, batch: &mut Vec<Box<dyn Job>>) -> bool {
         let mut queue = self.shared.queue();
         // What has gathered while the last batch was committed, and that batch, were there at once.
-        self.crowd = (queue.jobs.len() + self.last_batch).max(self.crowd - self.crowd / 8);
+        self.crowd = (self.crowd + queue.jobs.len() + self.last_batch).div_ceil(2);
         if queue.jobs.is_empty() && !queue.is_closed {
             queue = self.shared.wait(queue, 1, FOREIGN_CHANGE_DELAY / 2);
         }
         let wanted = self.crowd / 2;
         if wanted >= GATHER_MIN && !queue.jobs.is_empty() && queue.jobs.len() < wanted {
-            queue = self.shared.wait(queue, wanted, GATHER_MAX);
+            queue = self.shared.wait(queue, wanted, GATHER_MAX.min(self.last_commit / 2));
         }
         let goes_on = !queue.is_closed || !queue.jobs.is_empty();
         if queue.jobs.len() <= BATCH_MAX {
@@ -301,17 +306,6 @@ impl Desk {
                 self.foreign.send_modify(|count| *count += 1);
             }
             self.data_version = Some(version);
-        }
-    }
-
-    /// After the jobs have been told, so that nobody waits for it.
-    fn checkpoint_if_due(&self) {
-        if self.wal_pages.load(Relaxed) < CHECKPOINT_PAGES {
-            return;
-        }
-        match self.connection.execute_batch("PRAGMA wal_checkpoint(PASSIVE)") {
-            Ok(()) => {}
-            Err(error) => tracing::warn!("the write-ahead log was not carried over: {error}"),
         }
     }
 }

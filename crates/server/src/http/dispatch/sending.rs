@@ -156,9 +156,6 @@ type Ended = tokio::sync::oneshot::Receiver<Arc<Ending>>;
 /// A target, and the task that is on its way to it.
 type Sent = (Arc<str>, Result<(TaskId, Ended), Refusal>);
 
-/// A target, and the task that it was sent.
-type Sent = (Arc<str>, Result<(TaskId, Ended), Refusal>);
-
 async fn stored(enqueued: Enqueued) -> Result<(TaskId, Ended), Refusal> {
     let Enqueued { id, stored, ended } = enqueued;
     stored.await.unwrap_or(Err(database::DatabaseError::Ended))?;

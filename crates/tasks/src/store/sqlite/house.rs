@@ -3,13 +3,15 @@
 //! Invariant: the work comes in slices of a few milliseconds, and the next is submitted when one is done; so whatever
 //! else is to be written waits for one slice at most.
 
-use std::sync::Arc;
+mod events;
+
 use std::sync::atomic::{
     AtomicBool, AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed,
 };
+use std::sync::{Arc, Mutex};
 
 use database::Database;
-use database::rusqlite::{Connection, Error, OptionalExtension as _};
+use database::rusqlite::{Connection, Error};
 
 use super::lazy::{Lazy, Slice};
 use super::{SqliteStore, schema};
@@ -29,6 +31,8 @@ struct Round {
     dropped_to: Arc<AtomicU64>,
     is_under_way: Arc<AtomicBool>,
     settings: Settings,
+    /// Events that are too many, as far as this round has found them.
+    surplus: Arc<Mutex<events::Surplus>>,
 }
 
 /// Begins a round, unless one is under way.
@@ -43,6 +47,7 @@ pub(super) fn keep(store: &SqliteStore, settings: &Settings) {
         dropped_to: Arc::clone(&store.dropped_to),
         is_under_way: Arc::clone(&store.is_keeping_house),
         settings: *settings,
+        surplus: Arc::default(),
     };
     round.step();
 }
@@ -69,28 +74,6 @@ impl Round {
                 self.is_under_way.store(false, Relaxed);
             }
         }
-    }
-
-    fn file_events(self, slice: Slice) {
-        let (lazy, rows, kept) =
-            (Arc::clone(&self.events), slice.clone(), self.settings.events_max);
-        let dropped_to = Arc::clone(&self.dropped_to);
-        let job = move |tx: &Connection| {
-            for rows in rows.rows.chunk_by(|one, other| one.0 == other.0) {
-                let ids: Vec<u64> = rows.iter().map(|row| row.1).collect();
-                let Some((agent, _)) = rows.first() else { continue };
-                let cut = file_events_of(tx, &lazy, *agent, &ids, kept)?;
-                dropped_to.fetch_max(cut, Relaxed);
-            }
-            lazy.note(tx, &rows)
-        };
-        let database = self.database.clone();
-        database.write_then(job, move |outcome| {
-            if outcome.is_ok() {
-                self.events.moved(&slice);
-            }
-            self.next(&outcome, true);
-        });
     }
 
     fn file_tasks(self, slice: Slice) {
@@ -132,47 +115,6 @@ impl Round {
         };
         database.write_then(job, move |outcome| self.next(&outcome, goes_on));
     }
-}
-
-/// Carries new events of one agent over and drops those that are too many; returns the newest that was dropped.
-fn file_events_of(
-    tx: &Connection,
-    lazy: &Lazy,
-    agent: AgentId,
-    ids: &[u64],
-    kept: usize,
-) -> Result<u64, Error> {
-    // What would be dropped again at once does not enter the index.
-    let (surplus, ids) = ids.split_at(ids.len().saturating_sub(kept));
-    let mut delete = tx.prepare_cached("DELETE FROM events WHERE id = ?1")?;
-    for id in surplus {
-        delete.execute([id])?;
-    }
-    lazy.insert(tx, agent, ids)?;
-    let indexed_cut: Option<u64> = tx
-        .prepare_cached(
-            "SELECT id FROM agent_events WHERE agent = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2",
-        )?
-        .query_row((agent.0, kept), |row| row.get(0))
-        .optional()?;
-    if let Some(cut) = indexed_cut {
-        tx.prepare_cached(
-            "DELETE FROM events WHERE id IN (SELECT id FROM agent_events WHERE agent = ?1 AND id <= ?2)",
-        )?
-        .execute((agent.0, cut))?;
-        tx.prepare_cached("DELETE FROM agent_events WHERE agent = ?1 AND id <= ?2")?
-            .execute((agent.0, cut))?;
-    }
-    let cut = surplus.last().copied().max(indexed_cut).unwrap_or(0);
-    if cut > 0 {
-        // The newest of all may be among them, and no number is given twice.
-        schema::raise(tx, "event_high", cut)?;
-        tx.prepare_cached(
-            "INSERT INTO event_cuts(agent, cut) VALUES (?1, ?2) ON CONFLICT(agent) DO UPDATE SET cut = max(cut, ?2)",
-        )?
-        .execute((agent.0, cut))?;
-    }
-    Ok(cut)
 }
 
 /// The oldest tasks that ended before `before`. Tasks end about in the order of their numbers, so only the first are

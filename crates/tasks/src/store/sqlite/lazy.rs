@@ -167,6 +167,11 @@ impl Lazy {
         Ok(ids)
     }
 
+    /// Whether `slice` ends a round.
+    pub(super) fn ends_round(slice: &Slice) -> bool {
+        slice.reaches.is_some()
+    }
+
     /// Puts rows of one agent into the index.
     pub(super) fn insert(&self, tx: &Connection, agent: AgentId, ids: &[u64]) -> Result<(), Error> {
         let mut insert = tx.prepare_cached(self.source.insert)?;
