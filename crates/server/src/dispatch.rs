@@ -7,11 +7,15 @@ use std::sync::Arc;
 use database::{Database, DatabaseError};
 use tasks::store::sqlite::SqliteStore;
 use tasks::{AgentId, Dispatcher};
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 
 use crate::accounts::{self, Accounts, Identity, Role};
 use crate::config::TasksConfig;
 use crate::files::{self, FileError, Files};
+use crate::follow::Feed;
+
+/// Streams of events that are open at a time.
+const STREAMS_MAX: usize = 1000;
 
 /// What the dispatch routes ask.
 #[derive(Debug)]
@@ -26,6 +30,10 @@ pub struct Dispatch {
     pub database: Database,
     /// Limits and places.
     pub config: TasksConfig,
+    /// Events for those who follow.
+    pub feed: Feed,
+    /// Room for streams of events.
+    pub stream_places: Arc<Semaphore>,
     departed: Mutex<mpsc::UnboundedReceiver<AgentId>>,
     is_closing: watch::Sender<bool>,
 }
@@ -50,7 +58,10 @@ impl Dispatch {
         };
         let settings = accounts::Settings { session_idle: config.session };
         let accounts = Accounts::open(database.clone(), settings, depart)?;
+        let feed = Feed::new(accounts.clone(), dispatcher.clone());
         Ok(Self {
+            feed,
+            stream_places: Arc::new(Semaphore::new(STREAMS_MAX)),
             accounts,
             dispatcher,
             files,

@@ -6,6 +6,7 @@ pub mod accounts;
 pub mod config;
 pub mod dispatch;
 pub mod files;
+pub mod follow;
 pub mod http;
 pub mod log;
 pub mod shutdown;

@@ -12,6 +12,7 @@ mod parameters;
 mod refusal;
 mod sending;
 mod sessions;
+mod stream;
 mod tasks;
 
 use std::net::IpAddr;
@@ -50,6 +51,8 @@ pub enum Endpoint {
     SelfRegistration,
     /// `/events`
     Events,
+    /// `/events/stream`
+    Stream,
     /// `/tasks`
     Tasks,
     /// `/tasks_result`, later `/task_result`.
@@ -86,6 +89,7 @@ pub fn find(path: &str) -> Option<Endpoint> {
         "agents" => Endpoint::Agents,
         "agents_selfreg" | "agent_selfreg" => Endpoint::SelfRegistration,
         "events" => Endpoint::Events,
+        "events/stream" => Endpoint::Stream,
         "tasks" => Endpoint::Tasks,
         "tasks_result" | "task_result" => Endpoint::Result,
         "tasks_lease" => Endpoint::Lease,
@@ -124,6 +128,7 @@ impl Endpoint {
             Self::Tasks => &[Method::GET, Method::POST],
             Self::Task(_) | Self::File(_) => &[Method::GET, Method::HEAD, Method::DELETE],
             Self::History | Self::TaskOutput(_) | Self::Health => READ,
+            Self::Stream => READ,
         }
     }
 }
@@ -191,6 +196,7 @@ pub(super) async fn answer(endpoint: Endpoint, mut request: Request<'_>) -> Resp
         Endpoint::Agents => agents::agents(request).await,
         Endpoint::SelfRegistration => agents::self_registration(request).await,
         Endpoint::Events => events::events(request).await,
+        Endpoint::Stream => stream::stream(request).await,
         Endpoint::Tasks if request.is(&Method::GET) => tasks::poll(request).await,
         Endpoint::Tasks => tasks::send(request).await,
         Endpoint::Result => tasks::result(request).await,
