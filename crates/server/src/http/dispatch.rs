@@ -6,6 +6,7 @@
 mod agents;
 mod answer;
 mod enrolment;
+mod audit;
 mod events;
 mod files;
 mod parameters;
@@ -75,6 +76,8 @@ pub enum Endpoint {
     NewFile,
     /// `/files/ID/NAME`
     File(Option<FileId>),
+    /// `/audit`
+    Audit,
     /// `/healthz`
     Health,
 }
@@ -97,6 +100,7 @@ pub fn find(path: &str) -> Option<Endpoint> {
         "tasks_history" => Endpoint::History,
         "enroll_tokens" => Endpoint::EnrolTokens,
         "enroll" => Endpoint::Enrol,
+        "audit" => Endpoint::Audit,
         "healthz" => Endpoint::Health,
         other => {
             if let Some(file) = other.strip_prefix("files/") {
@@ -128,7 +132,7 @@ impl Endpoint {
             Self::Tasks => &[Method::GET, Method::POST],
             Self::Task(_) | Self::File(_) => &[Method::GET, Method::HEAD, Method::DELETE],
             Self::History | Self::TaskOutput(_) | Self::Health => READ,
-            Self::Stream => READ,
+            Self::Stream | Self::Audit => READ,
         }
     }
 }
@@ -209,6 +213,7 @@ pub(super) async fn answer(endpoint: Endpoint, mut request: Request<'_>) -> Resp
         Endpoint::Enrol => enrolment::enrol(request).await,
         Endpoint::NewFile => files::put(request).await,
         Endpoint::File(id) => files::file(request, id).await,
+        Endpoint::Audit => audit::audit(request).await,
         Endpoint::Health => Ok(answer::ok()),
     };
     answer.unwrap_or_else(|refusal| refusal.response())
