@@ -14,3 +14,4 @@ pub mod site;
 pub mod sockets;
 pub mod startup;
 pub mod watch;
+pub mod webhooks;

@@ -5,8 +5,8 @@
 
 mod agents;
 mod answer;
-mod enrolment;
 mod audit;
+mod enrolment;
 mod events;
 mod files;
 mod parameters;
@@ -15,6 +15,7 @@ mod sending;
 mod sessions;
 mod stream;
 mod tasks;
+mod webhooks;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -76,6 +77,8 @@ pub enum Endpoint {
     NewFile,
     /// `/files/ID/NAME`
     File(Option<FileId>),
+    /// `/webhooks`
+    Webhooks,
     /// `/audit`
     Audit,
     /// `/healthz`
@@ -100,6 +103,7 @@ pub fn find(path: &str) -> Option<Endpoint> {
         "tasks_history" => Endpoint::History,
         "enroll_tokens" => Endpoint::EnrolTokens,
         "enroll" => Endpoint::Enrol,
+        "webhooks" => Endpoint::Webhooks,
         "audit" => Endpoint::Audit,
         "healthz" => Endpoint::Health,
         other => {
@@ -131,6 +135,7 @@ impl Endpoint {
             // HEAD would take a task and throw it away.
             Self::Tasks => &[Method::GET, Method::POST],
             Self::Task(_) | Self::File(_) => &[Method::GET, Method::HEAD, Method::DELETE],
+            Self::Webhooks => &[Method::GET, Method::HEAD, Method::POST, Method::DELETE],
             Self::History | Self::TaskOutput(_) | Self::Health => READ,
             Self::Stream | Self::Audit => READ,
         }
@@ -213,6 +218,7 @@ pub(super) async fn answer(endpoint: Endpoint, mut request: Request<'_>) -> Resp
         Endpoint::Enrol => enrolment::enrol(request).await,
         Endpoint::NewFile => files::put(request).await,
         Endpoint::File(id) => files::file(request, id).await,
+        Endpoint::Webhooks => webhooks::webhooks(request).await,
         Endpoint::Audit => audit::audit(request).await,
         Endpoint::Health => Ok(answer::ok()),
     };
