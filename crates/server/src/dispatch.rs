@@ -7,11 +7,16 @@ use std::sync::Arc;
 use database::{Database, DatabaseError};
 use tasks::store::sqlite::SqliteStore;
 use tasks::{AgentId, Dispatcher};
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 
 use crate::accounts::{self, Accounts, Identity, Role};
 use crate::config::TasksConfig;
 use crate::files::{self, FileError, Files};
+use crate::follow::Feed;
+use crate::webhooks::{self, Webhooks};
+
+/// Streams of events that are open at a time.
+const STREAMS_MAX: usize = 1000;
 
 /// What the dispatch routes ask.
 #[derive(Debug)]
@@ -26,6 +31,12 @@ pub struct Dispatch {
     pub database: Database,
     /// Limits and places.
     pub config: TasksConfig,
+    /// Events for those who follow.
+    pub feed: Feed,
+    /// Programs elsewhere that are sent events.
+    pub webhooks: Webhooks,
+    /// Room for streams of events.
+    pub stream_places: Arc<Semaphore>,
     departed: Mutex<mpsc::UnboundedReceiver<AgentId>>,
     is_closing: watch::Sender<bool>,
 }
@@ -36,7 +47,8 @@ impl Dispatch {
     /// # Errors
     /// When it cannot be used, or another server does.
     pub fn open(config: TasksConfig) -> Result<Self, DatabaseError> {
-        let sets = [accounts::MIGRATIONS, tasks::store::sqlite::MIGRATIONS, files::MIGRATIONS];
+        let tasks = tasks::store::sqlite::MIGRATIONS;
+        let sets = [accounts::MIGRATIONS, tasks, files::MIGRATIONS, webhooks::MIGRATIONS];
         let database = Database::open(&config.database, &sets)?;
         let store = SqliteStore::open(database.clone())?;
         let dispatcher = Dispatcher::open(Arc::new(store), settings(&config))?;
@@ -50,7 +62,11 @@ impl Dispatch {
         };
         let settings = accounts::Settings { session_idle: config.session };
         let accounts = Accounts::open(database.clone(), settings, depart)?;
+        let feed = Feed::new(accounts.clone(), dispatcher.clone());
         Ok(Self {
+            webhooks: Webhooks::open(database.clone(), feed.clone())?,
+            feed,
+            stream_places: Arc::new(Semaphore::new(STREAMS_MAX)),
             accounts,
             dispatcher,
             files,
@@ -90,6 +106,7 @@ impl Dispatch {
             () = async { self.accounts.follow().await } => {}
             () = forget_departed => {}
             () = self.files.run() => {}
+            () = self.webhooks.run(self.is_closing.subscribe()) => {}
         }
     }
 

@@ -97,7 +97,7 @@ pub struct EventQuery {
     pub agent: Option<AgentId>,
     /// Newer than this one.
     pub after: EventId,
-    /// So many.
+    /// So many; fewer of the oldest where they are large (but one at least): a page has to fit into memory.
     pub limit: usize,
     /// Whether the newest are meant where there are more, or the oldest.
     pub newest: bool,

@@ -5,6 +5,7 @@
 
 mod agents;
 mod answer;
+mod audit;
 mod enrolment;
 mod events;
 mod files;
@@ -12,7 +13,9 @@ mod parameters;
 mod refusal;
 mod sending;
 mod sessions;
+mod stream;
 mod tasks;
+mod webhooks;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -50,6 +53,8 @@ pub enum Endpoint {
     SelfRegistration,
     /// `/events`
     Events,
+    /// `/events/stream`
+    Stream,
     /// `/tasks`
     Tasks,
     /// `/tasks_result`, later `/task_result`.
@@ -72,6 +77,10 @@ pub enum Endpoint {
     NewFile,
     /// `/files/ID/NAME`
     File(Option<FileId>),
+    /// `/webhooks`
+    Webhooks,
+    /// `/audit`
+    Audit,
     /// `/healthz`
     Health,
 }
@@ -86,6 +95,7 @@ pub fn find(path: &str) -> Option<Endpoint> {
         "agents" => Endpoint::Agents,
         "agents_selfreg" | "agent_selfreg" => Endpoint::SelfRegistration,
         "events" => Endpoint::Events,
+        "events/stream" => Endpoint::Stream,
         "tasks" => Endpoint::Tasks,
         "tasks_result" | "task_result" => Endpoint::Result,
         "tasks_lease" => Endpoint::Lease,
@@ -93,6 +103,8 @@ pub fn find(path: &str) -> Option<Endpoint> {
         "tasks_history" => Endpoint::History,
         "enroll_tokens" => Endpoint::EnrolTokens,
         "enroll" => Endpoint::Enrol,
+        "webhooks" => Endpoint::Webhooks,
+        "audit" => Endpoint::Audit,
         "healthz" => Endpoint::Health,
         other => {
             if let Some(file) = other.strip_prefix("files/") {
@@ -123,7 +135,9 @@ impl Endpoint {
             // HEAD would take a task and throw it away.
             Self::Tasks => &[Method::GET, Method::POST],
             Self::Task(_) | Self::File(_) => &[Method::GET, Method::HEAD, Method::DELETE],
+            Self::Webhooks => &[Method::GET, Method::HEAD, Method::POST, Method::DELETE],
             Self::History | Self::TaskOutput(_) | Self::Health => READ,
+            Self::Stream | Self::Audit => READ,
         }
     }
 }
@@ -191,6 +205,7 @@ pub(super) async fn answer(endpoint: Endpoint, mut request: Request<'_>) -> Resp
         Endpoint::Agents => agents::agents(request).await,
         Endpoint::SelfRegistration => agents::self_registration(request).await,
         Endpoint::Events => events::events(request).await,
+        Endpoint::Stream => stream::stream(request).await,
         Endpoint::Tasks if request.is(&Method::GET) => tasks::poll(request).await,
         Endpoint::Tasks => tasks::send(request).await,
         Endpoint::Result => tasks::result(request).await,
@@ -203,6 +218,8 @@ pub(super) async fn answer(endpoint: Endpoint, mut request: Request<'_>) -> Resp
         Endpoint::Enrol => enrolment::enrol(request).await,
         Endpoint::NewFile => files::put(request).await,
         Endpoint::File(id) => files::file(request, id).await,
+        Endpoint::Webhooks => webhooks::webhooks(request).await,
+        Endpoint::Audit => audit::audit(request).await,
         Endpoint::Health => Ok(answer::ok()),
     };
     answer.unwrap_or_else(|refusal| refusal.response())

@@ -7,6 +7,8 @@ use super::schema;
 use crate::store::{Event, EventQuery, Late, OutputEnd, Stored, TaskPage, TaskQuery};
 use crate::task::{AgentId, Claim, Ending, EventId, Outcome, Task, TaskId};
 
+/// The bytes that one page of the oldest events may hold, the last of them not counted.
+const PAGE_BYTES_MAX: usize = 1 << 20;
 /// The rows that one page of tasks may look at, when few of them are wanted.
 #[cfg(not(test))]
 const LOOKED_AT_MAX: usize = 50_000;
@@ -145,6 +147,20 @@ fn event(row: &Row<'_>) -> Result<Event, Error> {
     })
 }
 
+/// What a page of events may still hold.
+struct PageRoom(usize);
+
+impl PageRoom {
+    fn of(query: &EventQuery) -> Self {
+        Self(if query.newest { usize::MAX } else { PAGE_BYTES_MAX })
+    }
+
+    fn is_full_with(&mut self, event: Option<&Event>) -> bool {
+        self.0 = self.0.saturating_sub(event.map_or(0, |event| event.body.len()));
+        self.0 == 0
+    }
+}
+
 /// Events of all agents.
 pub(super) fn events(c: &Connection, query: &EventQuery) -> Result<Vec<Event>, Error> {
     let sql = if query.newest {
@@ -152,10 +168,15 @@ pub(super) fn events(c: &Connection, query: &EventQuery) -> Result<Vec<Event>, E
     } else {
         "SELECT id, agent, at, body FROM events WHERE id > ?1 ORDER BY id LIMIT ?2"
     };
-    let mut events: Vec<Event> = c
-        .prepare_cached(sql)?
-        .query_map(params![number(query.after.0), query.limit], event)?
-        .collect::<Result<_, _>>()?;
+    let mut events = Vec::new();
+    let mut room = PageRoom::of(query);
+    let mut statement = c.prepare_cached(sql)?;
+    for event in statement.query_map(params![number(query.after.0), query.limit], event)? {
+        events.push(event?);
+        if room.is_full_with(events.last()) {
+            break;
+        }
+    }
     if query.newest {
         events.reverse();
     }
@@ -184,9 +205,14 @@ pub(super) fn events_of(
     let from = if query.newest { ids.len().saturating_sub(query.limit) } else { 0 };
     let mut read = c.prepare_cached("SELECT id, agent, at, body FROM events WHERE id = ?1")?;
     let mut events = Vec::with_capacity(query.limit.min(ids.len()));
+    let mut room = PageRoom::of(query);
     for id in ids[from..].iter().take(query.limit) {
         // One that was dropped meanwhile is too old to be missed.
-        events.extend(read.query_row([id], event).optional()?);
+        let Some(event) = read.query_row([id], event).optional()? else { continue };
+        events.push(event);
+        if room.is_full_with(events.last()) {
+            break;
+        }
     }
     Ok(events)
 }
@@ -237,4 +263,31 @@ pub(super) fn output(
         .optional()?
         .unwrap_or(0);
     Ok((output.into(), OutputEnd { next, is_capped: false }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(query: EventQuery, expected: &[u64]) {
+        let c = Connection::open_in_memory().unwrap();
+        c.execute_batch(schema::STEPS[0]).unwrap();
+        for (id, length) in [(1, 10), (2, PAGE_BYTES_MAX + 5), (3, PAGE_BYTES_MAX / 2), (4, 10)] {
+            let sql = "INSERT INTO events(id, agent, at, body) VALUES (?1, 7, 0, zeroblob(?2))";
+            c.execute(sql, params![id, length]).unwrap();
+        }
+        let ids = |events: Vec<Event>| events.iter().map(|it| it.id.0).collect::<Vec<_>>();
+        assert_eq!(ids(events(&c, &query).unwrap()), expected);
+        let of = events_of(&c, &query, AgentId(7), &[1, 2, 3, 4]);
+        assert_eq!(ids(of.unwrap()), expected);
+    }
+
+    #[test]
+    fn a_page_of_large_events_is_short_but_not_empty() {
+        let query = EventQuery { agent: None, after: EventId(0), limit: 9, newest: false };
+        check(query, &[1, 2]);
+        check(EventQuery { after: EventId(1), ..query }, &[2]);
+        check(EventQuery { after: EventId(2), ..query }, &[3, 4]);
+        check(EventQuery { newest: true, ..query }, &[1, 2, 3, 4]);
+    }
 }
