@@ -12,6 +12,7 @@ mod parameters;
 mod refusal;
 mod sending;
 mod sessions;
+mod sutrc;
 mod tasks;
 
 use std::net::IpAddr;
@@ -72,6 +73,8 @@ pub enum Endpoint {
     NewFile,
     /// `/files/ID/NAME`
     File(Option<FileId>),
+    /// `/sutrc/…`: the later protocol.
+    Sutrc(sutrc::Endpoint),
     /// `/healthz`
     Health,
 }
@@ -95,6 +98,9 @@ pub fn find(path: &str) -> Option<Endpoint> {
         "enroll" => Endpoint::Enrol,
         "healthz" => Endpoint::Health,
         other => {
+            if let Some(later) = other.strip_prefix("sutrc/") {
+                return sutrc::find(later).map(Endpoint::Sutrc);
+            }
             if let Some(file) = other.strip_prefix("files/") {
                 return files::find(file);
             }
@@ -123,6 +129,7 @@ impl Endpoint {
             // HEAD would take a task and throw it away.
             Self::Tasks => &[Method::GET, Method::POST],
             Self::Task(_) | Self::File(_) => &[Method::GET, Method::HEAD, Method::DELETE],
+            Self::Sutrc(endpoint) => endpoint.methods(),
             Self::History | Self::TaskOutput(_) | Self::Health => READ,
         }
     }
@@ -135,6 +142,8 @@ pub(super) struct Request<'a> {
     pub(super) room: &'a Room,
     pub(super) activity: &'a Activity,
     pub(super) client: IpAddr,
+    /// Whether the client speaks TLS, to us or to a proxy that we trust.
+    pub(super) is_secure: bool,
     pub(super) head: &'a Parts,
     pub(super) incoming: &'a mut Incoming,
 }
@@ -203,6 +212,7 @@ pub(super) async fn answer(endpoint: Endpoint, mut request: Request<'_>) -> Resp
         Endpoint::Enrol => enrolment::enrol(request).await,
         Endpoint::NewFile => files::put(request).await,
         Endpoint::File(id) => files::file(request, id).await,
+        Endpoint::Sutrc(endpoint) => sutrc::answer(endpoint, request).await,
         Endpoint::Health => Ok(answer::ok()),
     };
     answer.unwrap_or_else(|refusal| refusal.response())
