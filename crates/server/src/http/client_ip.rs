@@ -40,6 +40,14 @@ pub fn client_ip(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNetwork]) -> Cl
     client
 }
 
+/// Whether the peer is a trusted proxy that says that its own client speaks TLS.
+#[must_use]
+pub fn came_by_tls(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNetwork]) -> bool {
+    let says_so = |value: &http::HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"https");
+    is_trusted(peer.to_canonical(), trusted)
+        && headers.get("x-forwarded-proto").is_some_and(says_so)
+}
+
 /// Some proxies add the port.
 fn parse(text: &str) -> Option<IpAddr> {
     let bare = text.trim_start_matches('[').split(']').next().unwrap_or(text);
@@ -94,6 +102,21 @@ mod tests {
         check("::1", &["2001:db8::5"], "2001:db8::5");
         check("::ffff:10.1.2.3", &["198.51.100.7:4711"], "198.51.100.7");
         check("10.1.2.3", &[], "10.1.2.3");
+    }
+
+    #[test]
+    fn only_a_trusted_proxy_says_that_its_client_speaks_tls() {
+        let trusted = [IpNetwork { address: "10.0.0.0".parse().unwrap(), prefix_bits: 8 }];
+        let check = |peer: &str, says: &'static str, expected| {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-forwarded-proto", http::HeaderValue::from_static(says));
+            let found = came_by_tls(peer.parse().unwrap(), &headers, &trusted);
+            assert_eq!(found, expected, "{peer} {says}");
+        };
+        check("10.1.2.3", "HTTPS", true);
+        check("10.1.2.3", "http", false);
+        check("192.0.2.1", "https", false);
+        assert!(!came_by_tls("10.1.2.3".parse().unwrap(), &HeaderMap::new(), &trusted));
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod refusal;
 mod sending;
 mod sessions;
 mod stream;
+mod sutrc;
 mod tasks;
 mod webhooks;
 
@@ -81,6 +82,8 @@ pub enum Endpoint {
     Webhooks,
     /// `/audit`
     Audit,
+    /// `/sutrc/…`: the later protocol.
+    Sutrc(sutrc::Endpoint),
     /// `/healthz`
     Health,
 }
@@ -107,6 +110,9 @@ pub fn find(path: &str) -> Option<Endpoint> {
         "audit" => Endpoint::Audit,
         "healthz" => Endpoint::Health,
         other => {
+            if let Some(later) = other.strip_prefix("sutrc/") {
+                return sutrc::find(later).map(Endpoint::Sutrc);
+            }
             if let Some(file) = other.strip_prefix("files/") {
                 return files::find(file);
             }
@@ -136,6 +142,7 @@ impl Endpoint {
             Self::Tasks => &[Method::GET, Method::POST],
             Self::Task(_) | Self::File(_) => &[Method::GET, Method::HEAD, Method::DELETE],
             Self::Webhooks => &[Method::GET, Method::HEAD, Method::POST, Method::DELETE],
+            Self::Sutrc(endpoint) => endpoint.methods(),
             Self::History | Self::TaskOutput(_) | Self::Health => READ,
             Self::Stream | Self::Audit => READ,
         }
@@ -149,6 +156,8 @@ pub(super) struct Request<'a> {
     pub(super) room: &'a Room,
     pub(super) activity: &'a Activity,
     pub(super) client: IpAddr,
+    /// Whether the client speaks TLS, to us or to a proxy that we trust.
+    pub(super) is_secure: bool,
     pub(super) head: &'a Parts,
     pub(super) incoming: &'a mut Incoming,
 }
@@ -220,6 +229,7 @@ pub(super) async fn answer(endpoint: Endpoint, mut request: Request<'_>) -> Resp
         Endpoint::File(id) => files::file(request, id).await,
         Endpoint::Webhooks => webhooks::webhooks(request).await,
         Endpoint::Audit => audit::audit(request).await,
+        Endpoint::Sutrc(endpoint) => sutrc::answer(endpoint, request).await,
         Endpoint::Health => Ok(answer::ok()),
     };
     answer.unwrap_or_else(|refusal| refusal.response())

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use super::access_log::{Line, is_wanted};
 use super::activity::Activity;
 use super::body::{self, Sent};
-use super::client_ip::{Client, client_ip};
+use super::client_ip::{Client, came_by_tls, client_ip};
 use super::policy::Policy;
 use super::request_id::RequestId;
 use super::{control_routes, dispatch, error, plugin_routes};
@@ -117,6 +117,8 @@ impl Door {
                 room: &site.body_room,
                 activity: &self.activity,
                 client: client.ip,
+                is_secure: site.tls.load().is_some()
+                    || came_by_tls(self.peer.ip(), &head.headers, &policy.trusted_proxies),
                 head: &head,
                 incoming,
             };

@@ -52,7 +52,8 @@ async fn register(request: &Request<'_>) -> Answer {
     Ok(answer::empty())
 }
 
-async fn remove(request: &Request<'_>) -> Answer {
+/// Removes an agent and all that is its own.
+pub(super) async fn remove(request: &Request<'_>) -> Answer {
     let by = request.who_may(Act::Administer).await?;
     let parameters = request.parameters()?;
     let name = parameters.need("id")?;
@@ -62,7 +63,8 @@ async fn remove(request: &Request<'_>) -> Answer {
     Ok(answer::ok())
 }
 
-async fn rename(request: &Request<'_>) -> Answer {
+/// Gives an agent another name.
+pub(super) async fn rename(request: &Request<'_>) -> Answer {
     let by = request.who_may(Act::Administer).await?;
     let parameters = request.parameters()?;
     let (old, new) = (parameters.need("id")?, parameters.need("newId")?);

@@ -65,8 +65,13 @@ impl Text {
         self.put(quoted)
     }
 
+    /// The text so far.
+    pub(super) fn take(&mut self) -> Bytes {
+        std::mem::take(&mut self.0).freeze()
+    }
+
     /// The answer.
     pub(super) fn answer(&mut self) -> Response<Body> {
-        raw(std::mem::take(&mut self.0).freeze())
+        raw(self.take())
     }
 }

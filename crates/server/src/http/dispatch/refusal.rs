@@ -78,6 +78,11 @@ impl Refusal {
         Self { retry_secs: Some(retry_secs), ..Self::new(status, message) }
     }
 
+    /// Its status.
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
     /// The message alone.
     pub(super) fn message(&self) -> &str {
         &self.message

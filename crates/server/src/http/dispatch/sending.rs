@@ -21,15 +21,15 @@ const TTL_SECS_MAX: u64 = 366 * 86_400;
 /// The most often a task may be told to be tried again.
 const RETRIES_MAX: u32 = 1000;
 /// Agents of one request.
-const TARGETS_MAX: usize = 20_000;
+pub(super) const TARGETS_MAX: usize = 20_000;
 
 /// What is sent, and how.
-struct Order {
-    body: Bytes,
-    priority: i8,
-    ttl_secs: Option<u64>,
-    attempts_max: Option<u32>,
-    by: Arc<str>,
+pub(super) struct Order {
+    pub(super) body: Bytes,
+    pub(super) priority: i8,
+    pub(super) ttl_secs: Option<u64>,
+    pub(super) attempts_max: Option<u32>,
+    pub(super) by: Arc<str>,
 }
 
 /// Whom a target means.
@@ -39,7 +39,7 @@ enum Targets {
 }
 
 /// How a task came out.
-enum Came {
+pub(super) enum Came {
     Ended(Arc<Ending>),
     TimedOut,
     AgentGone,
@@ -152,9 +152,9 @@ async fn one(
     }
 }
 
-type Ended = tokio::sync::oneshot::Receiver<Arc<Ending>>;
+pub(super) type Ended = tokio::sync::oneshot::Receiver<Arc<Ending>>;
 /// A target, and the task that is on its way to it.
-type Sent = (Arc<str>, Result<(TaskId, Ended), Refusal>);
+pub(super) type Sent = (Arc<str>, Result<(TaskId, Ended), Refusal>);
 
 async fn stored(enqueued: Enqueued) -> Result<(TaskId, Ended), Refusal> {
     let Enqueued { id, stored, ended } = enqueued;
@@ -162,7 +162,8 @@ async fn stored(enqueued: Enqueued) -> Result<(TaskId, Ended), Refusal> {
     Ok((id, ended))
 }
 
-async fn come(dispatch: &Dispatch, ended: Ended, until: Instant) -> Came {
+/// Waits for the end of a task, but not longer than until `until`.
+pub(super) async fn come(dispatch: &Dispatch, ended: Ended, until: Instant) -> Came {
     match dispatch.unless_closing(tokio::time::timeout_at(until, ended)).await {
         Some(Ok(Ok(ending))) => Came::Ended(ending),
         Some(Ok(Err(_))) => Came::AgentGone,
@@ -170,7 +171,8 @@ async fn come(dispatch: &Dispatch, ended: Ended, until: Instant) -> Came {
     }
 }
 
-fn message(outcome: Outcome) -> &'static str {
+/// Why a task that ended so has no result.
+pub(super) fn message(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Done => "Task has no result",
         Outcome::Cancelled => "Task was cancelled",
@@ -185,6 +187,19 @@ async fn many(
     agents: Vec<(Arc<str>, Option<AgentId>)>,
     until: Option<Instant>,
 ) -> Answer {
+    let sent = send_all(request, order, agents).await;
+    match until {
+        Some(until) => Ok(results(request.dispatch, sent, until).await),
+        None => Ok(ids(&sent)),
+    }
+}
+
+/// Sends the same to all of them; the tasks that are given are on the disk.
+pub(super) async fn send_all(
+    request: &Request<'_>,
+    order: &Order,
+    agents: Vec<(Arc<str>, Option<AgentId>)>,
+) -> Vec<Sent> {
     let dispatcher = &request.dispatch.dispatcher;
     // All of them are on their way before the first is waited for: they share syncs.
     let enqueued: Vec<_> = agents
@@ -205,10 +220,7 @@ async fn many(
         };
         sent.push((name, stored));
     }
-    match until {
-        Some(until) => Ok(results(request.dispatch, sent, until).await),
-        None => Ok(ids(&sent)),
-    }
+    sent
 }
 
 fn ids(sent: &[Sent]) -> http::Response<plugins::call::Body> {

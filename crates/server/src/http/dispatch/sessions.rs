@@ -9,7 +9,7 @@ use serde_json::json;
 use super::refusal::Refusal;
 use super::{Answer, Request, answer};
 use crate::accounts::audit::Entry;
-use crate::accounts::{AuthError, Credential, Login};
+use crate::accounts::{AuthError, Credential, Login, Session};
 use crate::http::body;
 use wire::Secret;
 
@@ -29,6 +29,11 @@ pub(super) async fn login(request: &mut Request<'_>) -> Answer {
     let session = request.dispatch.accounts.login(login, request.client).await;
     let outcome = if session.is_ok() { "ok" } else { "refused" };
     note(request, &user, "login", "", outcome);
+    begun(session)
+}
+
+/// Tells the token of a session.
+pub(super) fn begun(session: Result<Session, AuthError>) -> Answer {
     let session = session.map_err(|error| match error {
         AuthError::Refused => refused(),
         other => other.into(),
@@ -42,7 +47,7 @@ pub(super) async fn login(request: &mut Request<'_>) -> Answer {
     })))
 }
 
-fn refused() -> Refusal {
+pub(super) fn refused() -> Refusal {
     Refusal::new(StatusCode::FORBIDDEN, "Invalid credentials")
 }
 

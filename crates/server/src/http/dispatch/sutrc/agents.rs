@@ -1,0 +1,56 @@
+//! `/agents` of the later protocol.
+
+use http::Method;
+use serde_json::{Map, Value, json};
+use wire::Secret;
+
+use super::super::agents::{remove, rename};
+use super::super::refusal::Refusal;
+use super::super::sessions::note;
+use super::super::{Answer, Request, answer};
+use crate::accounts::{AccountName, Act, ChangeError};
+use ::tasks::AgentId;
+
+/// Lists, registers, renames or removes agents.
+pub(super) async fn agents(request: &mut Request<'_>) -> Answer {
+    if request.is(&Method::GET) {
+        list(request).await
+    } else if request.is(&Method::POST) {
+        register(request).await
+    } else if request.is(&Method::DELETE) {
+        remove(request).await
+    } else {
+        rename(request).await
+    }
+}
+
+async fn list(request: &Request<'_>) -> Answer {
+    request.who_may(Act::See).await?;
+    let dispatch = request.dispatch;
+    let mut agents = dispatch.accounts.agents();
+    agents.sort_by(|a, b| (a.name.len(), &a.name).cmp(&(b.name.len(), &b.name)));
+    let is_online = |id: i64| dispatch.dispatcher.is_online(AgentId(id)).into();
+    let online: Map<String, Value> =
+        agents.iter().map(|it| (it.name.to_string(), is_online(it.account.0))).collect();
+    let names: Vec<&str> = agents.iter().map(|it| &*it.name).collect();
+    Ok(answer::json(&json!({ "error": false, "agents": names, "online": online })))
+}
+
+/// An agent makes its own account by its hardware id, or makes sure that it has one.
+async fn register(request: &Request<'_>) -> Answer {
+    let parameters = request.parameters()?;
+    let (Some(name), Some(hwid)) = (parameters.get("name"), parameters.get("hwid")) else {
+        return Err(Refusal::bad("Pass 'name' and 'hwid' in query string"));
+    };
+    let name = AccountName::parse(name).map_err(ChangeError::Name)?;
+    let accounts = &request.dispatch.accounts;
+    let registered = accounts.register_hardware(&name, &Secret::new(hwid), request.client).await;
+    match &registered {
+        Ok(_) => note(request, name.as_str(), "self-register", "", "ok"),
+        // Strangers who are told to wait would only fill the log.
+        Err(ChangeError::TooManyAttempts { .. }) => {}
+        Err(_) => note(request, name.as_str(), "self-register", "", "refused"),
+    }
+    registered?;
+    Ok(answer::empty())
+}
