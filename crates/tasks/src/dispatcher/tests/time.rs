@@ -55,6 +55,10 @@ async fn a_heartbeat_keeps_a_task_and_a_new_start_knows_of_it() {
         let next = room.restart();
         assert_eq!(next.state(sent.id).await, State::Taken);
         assert!(next.dispatcher.extend(ANN, sent.id, held.claim(), LEASE));
+        let since = now_ms();
+        assert!(room.dispatcher.extend(ANN, sent.id, held.claim(), 10 * LEASE));
+        let noted = crate::store::TaskStore::load(&*room.store).unwrap().open.remove(0).1.unwrap();
+        assert!(noted.until_ms >= Some(since + 600_000), "{noted:?}");
     })
     .await;
 }
