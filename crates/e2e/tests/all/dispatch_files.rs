@@ -131,3 +131,22 @@ fn a_file_is_given_as_something_to_keep_not_to_run() {
     assert!(kept || !kind.contains("html"), "{kind}");
     assert_eq!(got.header("x-content-type-options"), Some("nosniff"));
 }
+
+#[test]
+fn to_look_at_a_file_is_no_use_of_it_and_to_fetch_a_part_is() {
+    let server = Dispatch::start();
+    let admin = server.admin();
+    let path = path(&admin.post_bytes("/files/x?uses=2", "hello"));
+    for _ in 0..3 {
+        let head = admin.request("HEAD", &path).send();
+        assert_eq!((head.status, head.header("content-length")), (200, Some("5")));
+        assert_eq!(admin.request("GET", &path).header("Range", "bytes=5-").send().status, 416);
+        let etag = format!("\"{SUM}\"");
+        assert_eq!(admin.request("GET", &path).header("If-None-Match", &etag).send().status, 304);
+    }
+    for _ in 0..2 {
+        let all = admin.request("GET", &path).header("Range", "bytes=0-").send();
+        assert_eq!((all.status, all.header("content-range")), (206, Some("bytes 0-4/5")));
+    }
+    let _ = admin.get(&path).refused(404);
+}

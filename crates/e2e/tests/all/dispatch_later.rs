@@ -193,3 +193,21 @@ fn both_protocols_share_one_store() {
     server.agent("a").answer(&id, &json!({"procs": [1]}));
     assert_eq!(asking.join().unwrap()["results"][0]["procs"], json!([1]));
 }
+
+#[test]
+fn a_pass_code_alone_begins_a_session() {
+    let server = server(&["hw1"]);
+    let arguments = ["addpasscode", &server.database()];
+    let exit = e2e::run_reading(&e2e::program(), &arguments, &server.path(""), "the code\n");
+    assert_eq!(exit.code, Some(0), "{exit:?}");
+    for method in ["GET", "POST"] {
+        let path = "/sutrc/api/login?token=the%20code";
+        let said = server.nobody().request(method, path).send().ok();
+        let admin = server.caller(said["token"].as_str().unwrap());
+        assert_eq!(admin.get("/sutrc/api/agents").status, 200);
+        assert_eq!(admin.request("POST", "/sutrc/api/logout").send().status, 200);
+        let _ = admin.get("/sutrc/api/agents").refused(403);
+    }
+    let _ = server.get("/sutrc/api/login?token=another").refused(403);
+    let _ = server.get("/sutrc/api/login").refused(403);
+}

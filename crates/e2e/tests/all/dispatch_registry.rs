@@ -106,3 +106,17 @@ fn an_agent_is_renamed_with_its_queue_and_its_events() {
     let _ = admin.post("/tasks?target=a&noWait=1", &json!(1)).refused(404);
     assert_eq!(admin.get("/agents").ok()["agents"], json!(["z", "b", "c"]));
 }
+
+#[test]
+fn guessing_tokens_is_slowed_down_and_who_has_one_is_not() {
+    let server = Dispatch::start();
+    let (token, _) = token(&server, "");
+    let guessed = (0..200).find_map(|_| {
+        let reply = enrol(&server, "guess", "new");
+        (reply.status != 403).then_some(reply)
+    });
+    let reply = guessed.expect("an end of guessing");
+    let _ = reply.refused(429);
+    assert!(reply.header("retry-after").unwrap().parse::<u64>().unwrap() >= 1);
+    assert_eq!(enrol(&server, &token, "new").status, 200);
+}
