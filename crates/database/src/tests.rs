@@ -1,3 +1,5 @@
+//! The database as its rooms use it: what is acknowledged, undone, noticed and refused.
+
 mod faults;
 
 use std::time::Duration;

@@ -1,3 +1,5 @@
+//! The ledger's rules, each with the times that a test gives it.
+
 use super::*;
 
 const AGENT: AgentId = AgentId(1);
