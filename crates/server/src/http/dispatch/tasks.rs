@@ -17,13 +17,13 @@ use super::{Answer, Request, agent_of, answer};
 use crate::accounts::Act;
 
 /// The longest poll, in seconds.
-const POLL_SECS_MAX: u64 = 60;
+pub(super) const POLL_SECS_MAX: u64 = 60;
 /// Tasks of one poll.
-const POLL_TASKS_MAX: usize = 100;
+pub(super) const POLL_TASKS_MAX: usize = 100;
 /// The longest an operator may wait, in seconds.
 pub(super) const WAIT_SECS_MAX: u64 = 3600;
 /// Tasks of one page of the history.
-const PAGE_MAX: usize = 1000;
+pub(super) const PAGE_MAX: usize = 1000;
 /// A longer result is left out of the history; `/tasks/ID` has it.
 const LISTED_BYTES_MAX: usize = 4 << 10;
 /// The most output of one answer.
