@@ -9,6 +9,7 @@ mod audit;
 mod enrolment;
 mod events;
 mod files;
+mod openapi;
 mod parameters;
 mod refusal;
 mod sending;
@@ -86,6 +87,8 @@ pub enum Endpoint {
     Sutrc(sutrc::Endpoint),
     /// `/healthz`
     Health,
+    /// `/openapi.json`
+    Description,
 }
 
 /// The endpoint at `path`.
@@ -109,6 +112,7 @@ pub fn find(path: &str) -> Option<Endpoint> {
         "webhooks" => Endpoint::Webhooks,
         "audit" => Endpoint::Audit,
         "healthz" => Endpoint::Health,
+        "openapi.json" => Endpoint::Description,
         other => {
             if let Some(later) = other.strip_prefix("sutrc/") {
                 return sutrc::find(later).map(Endpoint::Sutrc);
@@ -144,7 +148,7 @@ impl Endpoint {
             Self::Webhooks => &[Method::GET, Method::HEAD, Method::POST, Method::DELETE],
             Self::Sutrc(endpoint) => endpoint.methods(),
             Self::History | Self::TaskOutput(_) | Self::Health => READ,
-            Self::Stream | Self::Audit => READ,
+            Self::Stream | Self::Audit | Self::Description => READ,
         }
     }
 }
@@ -231,6 +235,7 @@ pub(super) async fn answer(endpoint: Endpoint, mut request: Request<'_>) -> Resp
         Endpoint::Audit => audit::audit(request).await,
         Endpoint::Sutrc(endpoint) => sutrc::answer(endpoint, request).await,
         Endpoint::Health => Ok(answer::ok()),
+        Endpoint::Description => openapi::description(),
     };
     answer.unwrap_or_else(|refusal| refusal.response())
 }

@@ -20,9 +20,9 @@ use crate::files::{FileError, FileId, FileName, Found, NewFile, Stored};
 use crate::http::body;
 
 /// The longest a file may be told to be kept, in seconds: 30 days.
-const TTL_SECS_MAX: u64 = 30 * 86_400;
+pub(super) const TTL_SECS_MAX: u64 = 30 * 86_400;
 /// The most often a file may be fetched.
-const USES_MAX: u32 = 1_000_000;
+pub(super) const USES_MAX: u32 = 1_000_000;
 /// What need not be escaped in a path.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 

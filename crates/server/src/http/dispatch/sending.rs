@@ -18,9 +18,9 @@ use crate::accounts::{Accounts, Act};
 use crate::dispatch::Dispatch;
 
 /// The longest a task may be told to wait for its agent, in seconds: a year.
-const TTL_SECS_MAX: u64 = 366 * 86_400;
+pub(super) const TTL_SECS_MAX: u64 = 366 * 86_400;
 /// The most often a task may be told to be tried again.
-const RETRIES_MAX: u32 = 1000;
+pub(super) const RETRIES_MAX: u32 = 1000;
 /// Agents of one request.
 pub(super) const TARGETS_MAX: usize = 20_000;
 

@@ -17,15 +17,15 @@ use super::{Answer, Request, agent_of, answer};
 use crate::accounts::Act;
 
 /// The longest poll, in seconds.
-const POLL_SECS_MAX: u64 = 60;
+pub(super) const POLL_SECS_MAX: u64 = 60;
 /// The lease of a heartbeat that names none, when the last one is not known.
 const LEASE: Duration = Duration::from_secs(60);
 /// Tasks of one poll.
-const POLL_TASKS_MAX: usize = 100;
+pub(super) const POLL_TASKS_MAX: usize = 100;
 /// The longest an operator may wait, in seconds.
 pub(super) const WAIT_SECS_MAX: u64 = 3600;
 /// Tasks of one page of the history.
-const PAGE_MAX: usize = 1000;
+pub(super) const PAGE_MAX: usize = 1000;
 /// A longer result is left out of the history; `/tasks/ID` has it.
 const LISTED_BYTES_MAX: usize = 4 << 10;
 /// The most output of one answer.
@@ -239,7 +239,8 @@ fn put_task(text: &mut answer::Text, view: &View, agent: &str, late: &[Late], by
             text.put(",\"reason\":").string(reason);
         }
     }
-    if task.body.len() <= bytes_max {
+    // The store leaves out what is too long for a list.
+    if (1..=bytes_max).contains(&task.body.len()) {
         text.put(",\"body\":").put(&task.body);
     }
     if let Some(result) = ending.as_ref().and_then(|it| it.result.as_ref())

@@ -13,7 +13,7 @@ use crate::follow::Filter;
 use crate::webhooks::{Address, New, WEBHOOKS_MAX, Webhook};
 
 /// Bytes of a secret.
-const SECRET_BYTES_MAX: usize = 1024;
+pub(super) const SECRET_BYTES_MAX: usize = 1024;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
