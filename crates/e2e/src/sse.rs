@@ -1,14 +1,15 @@
 //! The live stream of events, read message by message.
 //!
-//! Invariant: comments are read over; every read has the deadline.
+//! Invariant: comments are read over; every read has the deadline, signs of life or not.
 //! Not here: what the messages mean.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::{Connection, Server};
+use crate::{Connection, DEADLINE, Server};
 
 /// One message of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +73,7 @@ impl Stream {
     /// When the stream ends or the deadline passes first.
     #[must_use]
     pub fn read(&mut self) -> Message {
+        let began = Instant::now();
         loop {
             if let Some(message) = self.ready.pop_front() {
                 self.cursor.clone_from(&message.id);
@@ -79,14 +81,20 @@ impl Stream {
             }
             let chunk = self.connection.read_chunk().expect("more of the stream");
             self.take(chunk);
+            assert!(began.elapsed() < DEADLINE, "waited {DEADLINE:?} in vain for a message");
         }
     }
 
     /// The next message; `None` when the stream ends first, or breaks off.
+    ///
+    /// # Panics
+    /// When the deadline passes first.
     pub fn try_read(&mut self) -> Option<Message> {
+        let began = Instant::now();
         while self.ready.is_empty() {
             let chunk = self.connection.try_read_chunk().filter(|chunk| !chunk.is_empty())?;
             self.take(chunk);
+            assert!(began.elapsed() < DEADLINE, "waited {DEADLINE:?} in vain for a message");
         }
         let message = self.ready.pop_front()?;
         self.cursor.clone_from(&message.id);
@@ -98,10 +106,12 @@ impl Stream {
     /// # Panics
     /// When there is another message, or the stream breaks off.
     pub fn read_end(&mut self) {
+        let began = Instant::now();
         assert_eq!(self.ready.pop_front(), None);
         while let Some(chunk) = self.connection.read_chunk() {
             self.take(chunk);
             assert_eq!(self.ready.pop_front(), None);
+            assert!(began.elapsed() < DEADLINE, "waited {DEADLINE:?} in vain for the end");
         }
     }
 
