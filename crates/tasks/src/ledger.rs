@@ -69,6 +69,8 @@ pub struct Open {
     pub expires: Option<Instant>,
     /// When it was handed out last, in milliseconds since 1970.
     pub taken_at: Option<u64>,
+    /// How long its last lease was.
+    pub lease: Option<Duration>,
     /// Who waits for its end.
     pub waiters: Vec<oneshot::Sender<Arc<Ending>>>,
     /// Wakes who follows its output, if anybody does.
@@ -261,6 +263,7 @@ impl Ledger {
             }
             let until = lease.map(|lease| now + lease);
             open.phase = Phase::Taken { claim, until };
+            open.lease = lease;
             open.attempts += 1;
             open.taken_at = Some(now_ms);
             claimed.push(Claimed { task, claim, attempts: open.attempts, body: open.body.clone() });
@@ -372,6 +375,7 @@ impl Ledger {
         self.unwatch(id);
         if let Some(open) = self.tasks.get_mut(&id) {
             open.phase = Phase::Taken { claim, until: Some(now + lease) };
+            open.lease = Some(lease);
         }
         self.watch(id);
         true

@@ -21,6 +21,7 @@ pub(super) fn opened(task: &Task, phase: Phase) -> Open {
         attempts_max: task.attempts_max,
         expires: None,
         taken_at: None,
+        lease: None,
         waiters: Vec::new(),
         followers: None,
     }

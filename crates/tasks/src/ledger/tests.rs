@@ -38,6 +38,7 @@ impl Desktop {
             attempts_max: 3,
             expires: ttl.map(|secs| self.at(secs)),
             taken_at: None,
+            lease: None,
             waiters: Vec::new(),
             followers: None,
         };
