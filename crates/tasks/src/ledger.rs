@@ -193,6 +193,8 @@ impl Ledger {
                 open.body = None;
             } else {
                 self.bodies += body.len();
+                // Of its own: as it came it may be a small part of a large buffer, which would stay with it.
+                open.body = Some(Bytes::copy_from_slice(body));
             }
         }
         let desk = self.desks.entry(open.agent).or_default();

@@ -411,6 +411,19 @@ fn long_bodies_and_too_many_are_not_kept_and_the_count_returns_to_nothing() {
 }
 
 #[test]
+fn a_body_keeps_no_buffer_of_which_it_is_a_part() {
+    let mut desktop = Desktop::new();
+    let buffer = Bytes::from(vec![b'1'; 1 << 20]);
+    let id = desktop.queue(0, None);
+    let (agent, phase) = (AGENT, Phase::Queued);
+    let open = desktop.ledger.ended(id).unwrap();
+    let open = Open { agent, phase, body: Some(buffer.slice(..2)), ..open };
+    desktop.ledger.add(id, open);
+    assert_eq!(desktop.claim(1, None, 0)[0].body.as_deref(), Some(&b"11"[..]));
+    assert!(buffer.is_unique());
+}
+
+#[test]
 fn deadlines_of_what_has_ended_do_not_pile_up() {
     let mut desk = Desktop::new();
     let kept = desk.queue(-1, Some(1_000_000));
