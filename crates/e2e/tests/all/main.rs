@@ -15,6 +15,8 @@ mod dispatch_accounts;
 mod dispatch_bad_input;
 mod dispatch_connections;
 mod dispatch_delivery;
+mod dispatch_described;
+mod dispatch_described_answers;
 mod dispatch_events;
 mod dispatch_files;
 mod dispatch_history;

@@ -46,7 +46,7 @@ static TOPICS: &[&Topic] = &[
 
 /// Gives the description, which is the same for everybody.
 pub(super) fn description() -> Answer {
-    static TEXT: LazyLock<Bytes> = LazyLock::new(|| document::text().into());
+    static TEXT: LazyLock<Bytes> = LazyLock::new(|| document::document().to_string().into());
     Ok(answer::raw(TEXT.clone()))
 }
 
@@ -232,6 +232,29 @@ const CROWDED: Refused = Refused::new(
     "thousands of passwords wait to be verified",
 );
 
+const UNAUTHORIZED: Refused =
+    Refused::new(403, "Authorization failure", "nobody is shown, or one who may not");
+const TOO_MANY: Refused = Refused::new(
+    429,
+    "Too many attempts; wait before the next",
+    "too many wrong authorizations; `Retry-After` says when to try again",
+);
+const SLOW_BODY: Refused = Refused::new(
+    408,
+    "the body did not arrive in time ([limits] body_timeout_secs)",
+    "the body stopped coming",
+);
+const LONG_BODY: Refused = Refused::new(
+    413,
+    "the body is longer than 16777216 bytes ([limits] body_bytes_max)",
+    "the body is longer than the server takes",
+);
+const STORE: Refused = Refused::new(
+    503,
+    "The store is unavailable",
+    "the database is locked, full, damaged or not to be written, or the server is crowded",
+);
+
 impl Operation {
     /// Every refusal but 405: those that are its own, and those that follow from what it takes.
     fn all_refusals(&self) -> Vec<(u16, String, String)> {
@@ -241,9 +264,8 @@ impl Operation {
             all.push((status, message.to_owned(), when.to_owned()));
         };
         if matches!(self.who, Who::May(_)) {
-            add(403, "Authorization failure", "nobody is shown, or one who may not");
-            let wait = "too many wrong authorizations; `Retry-After` says when to try again";
-            add(429, "Too many attempts; wait before the next", wait);
+            add(403, UNAUTHORIZED.message, UNAUTHORIZED.when);
+            add(429, TOO_MANY.message, TOO_MANY.when);
         }
         for parameter in self.parameters.iter().filter(|it| it.place == Place::Query) {
             let name = parameter.name;
@@ -260,10 +282,12 @@ impl Operation {
             add(400, &message, "a parameter is there twice");
         }
         all.extend(self.refusals.iter().map(own));
-        if let Some(body) = &self.body
-            && !matches!(body.content, Content::Bytes)
-        {
-            all.extend(LONG_BODY.iter().map(own));
+        if self.body.is_some() {
+            all.push(own(&SLOW_BODY));
+            // How long a file may be is another matter.
+            if !all.iter().any(|(status, ..)| *status == 413) {
+                all.push(own(&LONG_BODY));
+            }
         }
         if !matches!(self.who, Who::Anyone) || self.body.is_some() {
             all.push(own(&STORE));
@@ -272,24 +296,6 @@ impl Operation {
         all
     }
 }
-
-const LONG_BODY: &[Refused] = &[
-    Refused::new(
-        408,
-        "the body did not arrive in time ([limits] body_timeout_secs)",
-        "the body stopped coming",
-    ),
-    Refused::new(
-        413,
-        "the body is longer than 16777216 bytes ([limits] body_bytes_max)",
-        "the body is longer than the server takes",
-    ),
-];
-const STORE: Refused = Refused::new(
-    503,
-    "The store is unavailable",
-    "the database is locked, full, damaged or not to be written, or the server is crowded; `Retry-After` says when to try again",
-);
 
 #[cfg(test)]
 mod tests;

@@ -6,21 +6,25 @@ use serde_json::{Map, Value, json};
 
 use super::shapes::{Field, Kind};
 use super::{
-    Content, Entry, Operation, Parameter, Payload, Place, Success, TOPICS, Topic, Who, schema,
+    Content, Entry, LONG_BODY, Operation, Parameter, Payload, Place, Refused, SLOW_BODY, STORE,
+    Success, TOO_MANY, TOPICS, Topic, UNAUTHORIZED, Who, schema,
 };
 use crate::accounts::Role;
 
 const ABOUT: &str = "Tasks for agents, events from them. Every refusal is `{\"error\": true, \"msg\": …}`; a method that a path does \
 not have is 405 with `Allow`. A parameter that is there twice is refused. Answers may gain fields.";
 
-/// The description as it is served and committed.
-pub(super) fn text() -> String {
-    // What is made of texts and numbers alone can always be written.
-    let text = serde_json::to_string_pretty(&document());
-    text.unwrap_or_default() + "\n"
-}
+/// Refusals of many operations.
+const SHARED: &[(&str, Refused)] = &[
+    ("Unauthorized", UNAUTHORIZED),
+    ("TooManyAttempts", TOO_MANY),
+    ("SlowBody", SLOW_BODY),
+    ("LongBody", LONG_BODY),
+    ("Unavailable", STORE),
+];
 
-fn document() -> Value {
+/// The description.
+pub(super) fn document() -> Value {
     let mut paths = Map::new();
     for topic in TOPICS {
         for entry in topic.entries {
@@ -36,7 +40,11 @@ fn document() -> Value {
         "servers": [{ "url": "/" }],
         "tags": tags,
         "paths": paths,
-        "components": { "schemas": { "Refusal": refusal() }, "securitySchemes": security_schemes() },
+        "components": {
+            "schemas": { "Refusal": refusal() },
+            "responses": shared(),
+            "securitySchemes": security_schemes(),
+        },
     })
 }
 
@@ -55,6 +63,14 @@ fn refusal() -> Value {
         Field::maybe("next", Kind::AtLeast(0), "where output goes on"),
     ];
     schema::of(Kind::Object(FIELDS))
+}
+
+fn shared() -> Value {
+    let answers = SHARED.iter().map(|(name, it)| {
+        let told = vec![(it.message.to_owned(), it.when.to_owned())];
+        ((*name).to_owned(), refused(it.status, told, false))
+    });
+    answers.collect::<Map<String, Value>>().into()
 }
 
 fn security_schemes() -> Value {
@@ -207,7 +223,15 @@ fn responses(operation: &Operation, is_head: bool) -> Value {
         refusals.entry(status).or_default().push((message, when));
     }
     for (status, messages) in refusals {
-        all.insert(status.to_string(), refused(status, messages, is_head));
+        let is_it = |(message, when): &(String, String), it: &Refused| {
+            (it.status, it.message, it.when) == (status, message, when)
+        };
+        let shared = SHARED.iter().find(|(_, it)| messages.iter().all(|told| is_it(told, it)));
+        let answer = match shared {
+            Some((name, _)) => json!({ "$ref": format!("#/components/responses/{name}") }),
+            None => refused(status, messages, is_head),
+        };
+        all.insert(status.to_string(), answer);
     }
     all.into()
 }

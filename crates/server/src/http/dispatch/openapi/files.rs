@@ -44,11 +44,6 @@ pub(super) const PUT_REFUSALS: &[Refused] = &[
         "A file's name has 1 to 255 bytes, and no slash or control character",
         "it has",
     ),
-    Refused::new(
-        408,
-        "the body did not arrive in time ([limits] body_timeout_secs)",
-        "the body stopped coming",
-    ),
     Refused::new(413, "the file is longer than 33554432 bytes ([tasks] file_bytes_max)", "it is"),
     Refused::new(
         507,

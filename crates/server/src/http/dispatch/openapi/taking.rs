@@ -192,11 +192,6 @@ pub(super) static OUTPUT: Entry = Entry {
             TASK_ID,
             CLAIM,
             Refused::new(
-                408,
-                "the body did not arrive in time ([limits] body_timeout_secs)",
-                "the body stopped coming",
-            ),
-            Refused::new(
                 409,
                 "The task is not under way here, or the claim is no longer held",
                 "the task has ended, or is somebody else's",
@@ -205,11 +200,6 @@ pub(super) static OUTPUT: Entry = Entry {
                 409,
                 "There is a hole before offset",
                 "bytes before `offset` are missing; `next` says where to go on",
-            ),
-            Refused::new(
-                413,
-                "the body is longer than 16777216 bytes ([limits] body_bytes_max)",
-                "the body is longer than the server takes",
             ),
         ],
         example: "/tasks_output?id=17&offset=0&claim=4",

@@ -189,5 +189,6 @@ fn the_committed_page_of_the_protocol_is_the_one_the_table_gives() {
 
 #[test]
 fn the_committed_page_for_programs_is_the_one_the_table_gives() {
-    check_committed("openapi/dispatch.json", &document::text());
+    let text = serde_json::to_string_pretty(&document::document()).unwrap() + "\n";
+    check_committed("openapi/dispatch.json", &text);
 }
