@@ -21,7 +21,7 @@ use wire::Secret;
 pub(crate) use error::CallError;
 pub(crate) use place::Place;
 
-use crate::task::{Offer, TaskId};
+use crate::task::{Offer, Offers, TaskId};
 
 /// What a connection may take to open.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -102,9 +102,9 @@ impl Connection {
             .config()
             .timeout_global(Some(POLL_WAIT + CALL_LIMIT))
             .build();
-        let answer = read_answer(request.call())?;
-        let (offers, odd) = Offer::read(&answer);
-        Ok((offers, odd, lease_of(&answer, lease)))
+        let answer = read_bytes(request.call())?;
+        let Offers { offers, odd, lease_secs } = Offer::read(&answer).map_err(|_| not_json())?;
+        Ok((offers, odd, lease_within_reason(lease_secs, lease)))
     }
 
     /// Tells that the task is still being worked on; gives the lease from now on.
@@ -229,24 +229,35 @@ fn authorization(name: &str, secret: &Secret) -> Result<HeaderValue, String> {
     Ok(value)
 }
 
-/// The JSON of a good answer; `null` for an empty one.
-fn read_answer(answer: Result<Response<Body>, ureq::Error>) -> Result<Value, CallError> {
+/// The body of a good answer.
+fn read_bytes(answer: Result<Response<Body>, ureq::Error>) -> Result<Vec<u8>, CallError> {
     let mut response = answer.map_err(CallError::transport)?;
     if !response.status().is_success() {
         return Err(error::refusal(response));
     }
     let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec();
-    let body = body.map_err(CallError::transport)?;
+    body.map_err(CallError::transport)
+}
+
+/// The JSON of a good answer; `null` for an empty one.
+fn read_answer(answer: Result<Response<Body>, ureq::Error>) -> Result<Value, CallError> {
+    let body = read_bytes(answer)?;
     if body.is_empty() {
         return Ok(Value::Null);
     }
-    serde_json::from_slice(&body)
-        .map_err(|_| CallError::Unexpected("its answer is not JSON".to_owned()))
+    serde_json::from_slice(&body).map_err(|_| not_json())
+}
+
+fn not_json() -> CallError {
+    CallError::Unexpected("its answer is not JSON".to_owned())
 }
 
 /// The lease that an answer names, within reason.
 fn lease_of(answer: &Value, asked: Duration) -> Duration {
-    let secs = answer.get("lease").and_then(Value::as_u64);
+    lease_within_reason(answer.get("lease").and_then(Value::as_u64), asked)
+}
+
+fn lease_within_reason(secs: Option<u64>, asked: Duration) -> Duration {
     secs.map_or(asked, |secs| Duration::from_secs(secs.clamp(1, 86_400)))
 }
 

@@ -2,9 +2,12 @@
 //!
 //! Invariant: a [`TaskId`] is digits alone, so that it can stand in a path and in a query.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use crate::digest::sha256;
@@ -54,22 +57,54 @@ impl Offer {
     }
 
     /// Reads the answer to a poll. What cannot be a task is left out and named.
-    pub(crate) fn read(answer: &Value) -> (Vec<Self>, Vec<String>) {
-        let (mut offers, mut odd) = (Vec::new(), Vec::new());
-        let claims = answer.get("claims");
+    ///
+    /// # Errors
+    /// When it is no JSON object.
+    pub(crate) fn read(answer: &[u8]) -> Result<Offers, serde_json::Error> {
+        let Answer { events, claims, lease } = serde_json::from_slice(answer)?;
+        let mut read = Offers { lease_secs: lease.as_u64(), ..Offers::default() };
         // A server without tasks may say `[]`, as the oldest ones did.
-        for (id, body) in answer.get("events").and_then(Value::as_object).into_iter().flatten() {
-            let Some(task_id) = TaskId::parse(id) else {
-                odd.push(id.chars().take(40).collect());
+        let events: Option<BTreeMap<String, &RawValue>> =
+            events.and_then(|events| serde_json::from_str(events.get()).ok());
+        for (id, body) in events.unwrap_or_default() {
+            let Some(task_id) = TaskId::parse(&id) else {
+                read.odd.push(id.chars().take(40).collect());
                 continue;
             };
-            let claim = claims.and_then(|claims| claims.get(id)).and_then(claim);
-            offers.push(Self { id: task_id, claim, body: body.clone() });
+            let claim = claims.get(&id).and_then(claim);
+            read.offers.push(Self { id: task_id, claim, body: value(body) });
         }
         // An object has no order; the numbers do.
-        offers.sort_by_key(|offer| (offer.id.0.len(), offer.id.0.clone()));
-        (offers, odd)
+        read.offers.sort_by_key(|offer| (offer.id.0.len(), offer.id.0.clone()));
+        Ok(read)
     }
+}
+
+/// What the answer to a poll holds.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Offers {
+    /// Tasks, in order.
+    pub(crate) offers: Vec<Offer>,
+    /// Numbers of what cannot be a task.
+    pub(crate) odd: Vec<String>,
+    /// The lease that the server gives, in seconds.
+    pub(crate) lease_secs: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct Answer<'a> {
+    #[serde(borrow)]
+    events: Option<&'a RawValue>,
+    #[serde(default)]
+    claims: Value,
+    #[serde(default)]
+    lease: Value,
+}
+
+/// A task's body. One that is JSON and yet more than can be held here (a number like `1e999`, lists in lists a hundred
+/// deep) is a text: of no type that is known, so that it is answered as such and holds up no other task.
+fn value(body: &RawValue) -> Value {
+    serde_json::from_str(body.get()).unwrap_or_else(|_| Value::String(body.get().to_owned()))
 }
 
 fn claim(value: &Value) -> Option<String> {
@@ -180,12 +215,27 @@ mod tests {
             "events": {"10": {"a": 1}, "9": 7, "../x": {}, "": {}, "123456789012345678901": {}},
             "claims": {"10": "c", "9": 5},
         });
-        let (offers, odd) = Offer::read(&answer);
+        let Offers { offers, odd, lease_secs } =
+            Offer::read(answer.to_string().as_bytes()).unwrap();
         let seen: Vec<_> = offers.iter().map(|o| (o.id.as_str(), o.claim.as_deref())).collect();
         assert_eq!(seen, [("9", Some("5")), ("10", Some("c"))]);
-        assert_eq!(odd.len(), 3);
-        for none in [json!({"events": []}), json!({}), json!(3), json!({"events": null})] {
-            assert_eq!(Offer::read(&none), (vec![], vec![]));
+        assert_eq!((odd.len(), lease_secs), (3, None));
+        for none in ["{\"events\": []}", "{}", "{\"events\": null}"] {
+            assert_eq!(Offer::read(none.as_bytes()).unwrap(), Offers::default());
+        }
+        let wrong = ["", "3", "{", "<html>"];
+        assert!(wrong.iter().all(|answer| Offer::read(answer.as_bytes()).is_err()));
+    }
+
+    #[test]
+    fn a_task_that_cannot_be_held_does_not_hold_up_others() {
+        let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+        for odd in ["{\"type\":\"x\",\"n\":1e999}", &deep] {
+            let answer = format!("{{\"events\":{{\"1\":{odd},\"2\":{{\"a\":1}}}},\"lease\":9}}");
+            let read = Offer::read(answer.as_bytes()).unwrap();
+            let bodies: Vec<_> = read.offers.iter().map(|offer| &offer.body).collect();
+            assert_eq!(bodies, [&json!(odd), &json!({"a": 1})]);
+            assert_eq!(read.lease_secs, Some(9));
         }
     }
 

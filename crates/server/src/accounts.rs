@@ -260,6 +260,17 @@ impl Accounts {
         told
     }
 
+    /// As [`Self::audit`], for what nobody waits for.
+    pub fn note(&self, entry: &audit::Entry<'_>) {
+        let stored = entry.prepare(milliseconds(SystemTime::now()));
+        let then = |outcome: Result<(), DatabaseError>| {
+            if let Err(error) = outcome {
+                tracing::error!("an act is missing in the audit log: {error}");
+            }
+        };
+        self.inner.database.append(move |tx| audit::write(tx, &stored), then);
+    }
+
     /// At most `limit` entries of the audit log (and at most [`audit::PAGE_MAX`]) before the one with the
     /// number `before`, the newest first.
     ///

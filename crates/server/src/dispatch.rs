@@ -9,7 +9,7 @@ use tasks::store::sqlite::SqliteStore;
 use tasks::{AgentId, Dispatcher};
 use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 
-use crate::accounts::{self, Accounts, Identity, Role};
+use crate::accounts::{self, AccountId, Accounts, Identity, Role};
 use crate::config::TasksConfig;
 use crate::files::{self, FileError, Files};
 use crate::follow::Feed;
@@ -122,6 +122,15 @@ impl Dispatch {
             }
             Err(error) => tracing::warn!("agents that are gone were not looked for: {error}"),
         }
+    }
+
+    /// Forgets what came for an agent, or from it, while its account was being removed. Says whether it is gone.
+    pub async fn forget_if_gone(&self, agent: AgentId) -> bool {
+        let is_gone = self.accounts.agent_by_id(AccountId(agent.0)).is_none();
+        if is_gone {
+            self.forget(agent).await;
+        }
+        is_gone
     }
 
     async fn forget(&self, agent: AgentId) {

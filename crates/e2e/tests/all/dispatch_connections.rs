@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use e2e::{Connection, Dispatch};
+use e2e::{Connection, Dispatch, Signal};
 use serde_json::json;
 
 /// How a connection of an agent goes.
@@ -238,4 +238,31 @@ fn many_admins_and_agents_at_once_each_get_their_own_answer() {
     for agent in agents {
         agent.join().unwrap();
     }
+}
+
+#[test]
+fn what_comes_for_an_agent_or_from_it_while_it_is_removed_is_kept_nowhere() {
+    let mut server = Dispatch::start();
+    let admin = server.admin();
+    let before = admin.enqueue("b", &json!(1));
+    let token = server.login("root", "pw-root");
+    let begin = |request: &str, who: &str| {
+        let mut connection = server.connect();
+        connection.write(format!(
+            "POST {request} HTTP/1.1\r\nHost: x\r\nAuthorization: {who}\r\nContent-Length: 4\r\n\
+             Expect: 100-continue\r\n\r\n"
+        ));
+        // All but the body has been looked at.
+        assert_eq!(connection.read_reply().status, 100);
+        connection
+    };
+    let mut sent = begin("/tasks?target=a", &token);
+    let mut reported = begin("/events", "a:pw-a");
+    assert_eq!(admin.delete("/agents?id=a").status, 200);
+    assert_eq!(sent.write("true").read_reply().refused(409), "Agent deregistered");
+    let _ = reported.write("true").read_reply().refused(403);
+    // Nothing is left that a new start would have to forget.
+    server.restart(Signal::TERM);
+    assert!(!server.log().so_far().contains("forgotten"), "{}", server.log().so_far());
+    assert_eq!(server.admin().task(&before)["state"], "queued");
 }

@@ -95,6 +95,43 @@ fn who_did_what_is_written_down() {
 }
 
 #[test]
+fn strangers_cannot_fill_the_log() {
+    let server = Dispatch::start();
+    let admin = server.admin();
+    for n in 0..60 {
+        let _ = server.post(&format!("/login?user=root&pass=guess{n}")).send();
+        let _ = server.post(&format!("/sutrc/api/login?token=guess{n}")).send();
+    }
+    assert_eq!(admin.post("/agents_selfreg?enabled=1", &json!({})).status, 200);
+    for _ in 0..30 {
+        let _ = server.post("/agents?user=root&pass=x").send().refused(409);
+    }
+    let count = entries(&admin).len();
+    assert!(count < 40, "{count}");
+}
+
+#[test]
+fn who_sent_what_to_whom_is_written_down() {
+    let server = Dispatch::start();
+    let admin = server.admin();
+    let id = admin.enqueue("a", &json!("not this"));
+    let said = admin.post("/tasks?target=b,c&noWait=1", &json!(1)).ok();
+    let _ = admin.post("/sutrc/api/tasks?target=c&timeout=0", &json!({"type": "x"})).ok();
+    let found = entries(&admin);
+    let sent: Vec<&str> = found
+        .iter()
+        .filter(|entry| entry["act"] == "send task" && entry["who"] == "root")
+        .map(|entry| entry["what"].as_str().unwrap())
+        .collect();
+    assert_eq!(sent.len(), 3, "{found:?}");
+    assert_eq!(sent[2], format!("{id} -> a"));
+    for (name, id) in said["ids"].as_object().unwrap() {
+        assert!(sent[1].contains(&format!("{} -> {name}", id.as_str().unwrap())), "{sent:?}");
+    }
+    assert!(!json!(found).to_string().contains("not this"));
+}
+
+#[test]
 fn the_log_of_acts_is_read_page_by_page_and_is_kept() {
     let mut server = Dispatch::start();
     let admin = server.admin();
@@ -140,4 +177,26 @@ fn guessing_an_agents_password_is_slowed_down_too_but_not_for_the_agent() {
     let slowed = (0..200).any(|_| guess.get("/tasks?wait=0").status == 429);
     assert!(slowed, "guessing goes on for ever");
     agent.report(&json!("the agent itself, whose password is known to be right, goes on"));
+}
+
+#[test]
+fn who_waits_and_has_no_session_any_more_is_told_nothing() {
+    let server = Dispatch::start();
+    let operator = server.role("op", "operator");
+    let id = operator.enqueue("b", &json!(1));
+    let waits = |path: String| {
+        let method = if path.starts_with("/tasks?") { "POST" } else { "GET" };
+        operator.apart(move |operator| operator.request(method, &path).body("", *b"1").send())
+    };
+    let waiting = [
+        waits("/tasks?target=a&timeout=3".to_owned()),
+        waits(format!("/tasks/{id}?wait=3")),
+        waits(format!("/tasks/{id}/output?wait=3")),
+    ];
+    let (taken, _) = server.agent("a").take();
+    assert_ne!(taken, id);
+    assert_eq!(operator.post("/logout", &json!({})).status, 200);
+    for waiting in waiting {
+        assert_eq!(waiting.join().unwrap().refused(403), "Authorization failure");
+    }
 }

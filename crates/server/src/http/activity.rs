@@ -25,6 +25,9 @@ pub struct TimeLimits {
     pub idle: Duration,
 }
 
+/// A connection is looked at as often at least: a request that could have waited for an hour may be answered at once.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+
 /// Notes about one connection; times in milliseconds since it was accepted.
 #[derive(Debug)]
 pub struct Activity {
@@ -129,7 +132,8 @@ impl Activity {
                 Some(deadline) => tokio::time::sleep_until(deadline).await,
                 None => {
                     let parked = Duration::from_millis(self.parked_until.load(Relaxed));
-                    tokio::time::sleep_until((now + step).max(self.accepted + parked)).await;
+                    let parked = (self.accepted + parked).min(now + LOOK_EVERY);
+                    tokio::time::sleep_until(parked.max(now + step)).await;
                 }
             }
         }
@@ -139,6 +143,14 @@ impl Activity {
 /// A request is under way as long as this lives.
 #[derive(Debug)]
 pub struct InRequest(Arc<Activity>);
+
+impl InRequest {
+    /// Tasks that answers of the connection carry.
+    #[must_use]
+    pub fn cargo(&self) -> &Cargo {
+        &self.0.cargo
+    }
+}
 
 impl Drop for InRequest {
     fn drop(&mut self) {
@@ -309,6 +321,22 @@ mod tests {
         drop(activity.begin(http::Version::HTTP_2));
         activity.has_read();
         check_overdue_after(&activity, 74).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_could_have_waited_long_and_did_not_has_no_longer_limits() {
+        let activity = Activity::new();
+        let request = activity.begin(http::Version::HTTP_11);
+        activity.parks(Duration::from_secs(3600));
+        let answered = async {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            drop(request);
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = check_overdue_after(&activity, 79) => {}
+            () = answered => {}
+        }
     }
 
     #[tokio::test(start_paused = true)]

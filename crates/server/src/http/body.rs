@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::access_log::Line;
 use super::activity::InRequest;
+use super::cargo::Freight;
 use super::error;
 use super::policy::Policy;
 
@@ -74,7 +75,7 @@ pub struct Held {
     /// The body.
     pub bytes: Bytes,
     /// Read by nobody: that it lives is what counts.
-    _room: Option<OwnedSemaphorePermit>,
+    room: Option<OwnedSemaphorePermit>,
 }
 
 impl Room {
@@ -100,6 +101,23 @@ impl Room {
     }
 }
 
+impl Held {
+    /// The body, whose room is taken as long as any part of it lives.
+    #[must_use]
+    pub fn into_bytes(self) -> Bytes {
+        match self.room {
+            Some(_) => Bytes::from_owner(self),
+            None => self.bytes,
+        }
+    }
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 /// Reads the whole body.
 ///
 /// # Errors
@@ -107,7 +125,7 @@ impl Room {
 pub async fn read(body: &mut Incoming, policy: &Policy, room: &Room) -> Result<Held, ReadError> {
     let mut held = None;
     let bytes = read_bytes(body, policy, room, &mut held).await?;
-    Ok(Held { bytes, _room: held })
+    Ok(Held { bytes, room: held })
 }
 
 async fn read_bytes(
@@ -255,15 +273,20 @@ async fn multipart(
 pub struct Sent {
     body: Body,
     line: Option<Box<Line>>,
-    /// Read by nobody: that it lives is what counts.
-    _request: InRequest,
+    freight: Option<Freight>,
+    request: InRequest,
 }
 
 impl Sent {
     /// Wraps `body`; `line` is written when it has been sent, or given up.
     #[must_use]
-    pub fn new(body: Body, line: Option<Box<Line>>, request: InRequest) -> Self {
-        Self { body, line, _request: request }
+    pub fn new(
+        body: Body,
+        line: Option<Box<Line>>,
+        freight: Option<Freight>,
+        request: InRequest,
+    ) -> Self {
+        Self { body, line, freight, request }
     }
 }
 
@@ -275,6 +298,9 @@ impl http_body::Body for Sent {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(freight) = self.freight.take() {
+            self.request.cargo().load(&freight);
+        }
         let frame = Pin::new(&mut self.body).poll_frame(cx);
         if let (Some(line), Poll::Ready(Some(Ok(frame)))) = (&mut self.line, &frame) {
             line.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
@@ -306,6 +332,21 @@ mod tests {
         assert!(matches!(room.take(&mut other, 200 << 20), Err(ReadError::Crowded)));
         drop(one);
         room.take(&mut other, 200 << 20).unwrap();
+    }
+
+    #[test]
+    fn a_body_takes_its_room_until_its_last_part_is_gone() {
+        let room = Room::new(1);
+        let all = room.0.available_permits();
+        let mut permit = None;
+        room.take(&mut permit, 1 << 20).unwrap();
+        let bytes = Held { bytes: vec![1; 1 << 20].into(), room: permit }.into_bytes();
+        let part = bytes.slice(5..9);
+        drop(bytes);
+        assert_eq!(room.0.available_permits(), all - 1024);
+        assert_eq!(part, [1, 1, 1, 1][..]);
+        drop(part);
+        assert_eq!(room.0.available_permits(), all);
     }
 
     #[test]

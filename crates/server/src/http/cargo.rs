@@ -7,9 +7,10 @@
 //! it when it is dropped).
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use http::Response;
 use tasks::delivery::Delivery;
 use tokio::time::Instant;
 
@@ -25,6 +26,25 @@ pub struct Cargo {
     carried: Mutex<Vec<Carried>>,
 }
 
+/// Tasks that an answer is to carry, from the endpoint to the connection. One that never gets there puts them back:
+/// another request of the same connection (HTTP/2) does not tell for them that they have left.
+#[derive(Debug, Clone)]
+pub struct Freight(Arc<Mutex<Vec<Delivery>>>);
+
+impl Freight {
+    /// `answer` carries `deliveries`.
+    pub fn put<B>(deliveries: Vec<Delivery>, answer: &mut Response<B>) {
+        if !deliveries.is_empty() {
+            answer.extensions_mut().insert(Self(Arc::new(Mutex::new(deliveries))));
+        }
+    }
+
+    /// What `answer` carries.
+    pub fn take<B>(answer: &mut Response<B>) -> Option<Self> {
+        answer.extensions_mut().remove()
+    }
+}
+
 #[derive(Debug)]
 struct Carried {
     delivery: Delivery,
@@ -36,11 +56,10 @@ impl Cargo {
         self.carried.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next answer carries `deliveries`.
-    pub fn load(&self, deliveries: Vec<Delivery>) {
-        if deliveries.is_empty() {
-            return;
-        }
+    /// The next bytes that leave carry `freight`.
+    pub fn load(&self, freight: &Freight) {
+        let mut deliveries = freight.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let deliveries = std::mem::take(&mut *deliveries);
         let now = Instant::now();
         let mut carried = self.carried();
         carried.retain(|it| it.sent_at.is_none_or(|at| now < at + GRACE));
@@ -86,5 +105,62 @@ impl Cargo {
     pub fn in_doubt_until(&self) -> Option<Instant> {
         let latest = self.carried().iter().filter_map(|it| it.sent_at).max()?;
         Some(latest + GRACE).filter(|until| *until > Instant::now())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http_body_util::BodyExt as _;
+    use plugins::call::Body;
+    use tasks::store::memory::MemoryStore;
+    use tasks::task::NewTask;
+    use tasks::{AgentId, Dispatcher, Settings};
+
+    use super::*;
+    use crate::http::activity::Activity;
+    use crate::http::body::Sent;
+
+    const AGENT: AgentId = AgentId(1);
+
+    /// Tasks that are there at once.
+    async fn take(room: &Dispatcher) -> Vec<Delivery> {
+        room.poll(AGENT, 9, None, Instant::now()).await.unwrap()
+    }
+
+    /// An answer that carries the one task that there is, over a connection with these notes.
+    async fn answer(room: &Dispatcher, activity: &Arc<Activity>) -> Sent {
+        let mut response = Response::new(Body::full(Bytes::from_static(b"{}")));
+        let deliveries = take(room).await;
+        assert_eq!(deliveries.len(), 1);
+        Freight::put(deliveries, &mut response);
+        let freight = Freight::take(&mut response);
+        let request = activity.begin(http::Version::HTTP_2);
+        Sent::new(response.into_body(), None, freight, request)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_another_answer_sends_does_not_carry_a_task_away() {
+        let room = Dispatcher::open(Arc::new(MemoryStore::default()), Settings::default()).unwrap();
+        let task = NewTask {
+            agent: AGENT,
+            body: "{}".into(),
+            priority: 0,
+            ttl_secs: None,
+            attempts_max: None,
+            by: "ops".into(),
+        };
+        room.enqueue(task).unwrap().stored.await.unwrap().unwrap();
+        let activity = Activity::new();
+        let given_up = answer(&room, &activity).await;
+        activity.cargo.leaves();
+        activity.cargo.has_left();
+        drop(given_up);
+        let sent = answer(&room, &activity).await;
+        sent.collect().await.unwrap();
+        activity.cargo.leaves();
+        activity.cargo.has_left();
+        drop(activity);
+        assert!(take(&room).await.is_empty(), "it has been delivered");
     }
 }

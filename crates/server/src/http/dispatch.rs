@@ -21,6 +21,7 @@ mod webhooks;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::tasks::{AgentId, TaskId};
 use bytes::Bytes;
@@ -29,6 +30,7 @@ use http::request::Parts;
 use http::{Method, Response, StatusCode};
 use hyper::body::Incoming;
 use plugins::call::Body;
+use tokio::time::Instant;
 
 use self::parameters::Parameters;
 use self::refusal::Refusal;
@@ -38,6 +40,9 @@ use super::policy::Policy;
 use crate::accounts::{Act, Credential, Identity};
 use crate::dispatch::Dispatch;
 use crate::files::FileId;
+
+/// After so long a wait it is looked again whether who waits may be answered.
+const STILL: Duration = Duration::from_secs(1);
 
 /// What an endpoint gives.
 type Answer = Result<Response<Body>, Refusal>;
@@ -189,9 +194,19 @@ impl Request<'_> {
         if identity.role.may(act) { Ok(identity) } else { Err(Refusal::unauthorized()) }
     }
 
+    /// Whether who asked at `since`, and has waited, may do this still: the account can have gone meanwhile.
+    async fn may_still(&self, act: Act, since: Instant) -> Result<(), Refusal> {
+        // Who waits shortly is not looked at twice.
+        if since.elapsed() < STILL {
+            return Ok(());
+        }
+        self.who_may(act).await.map(drop)
+    }
+
+    /// The body. It counts against the room for bodies also while it waits for the disk.
     async fn body(&mut self) -> Result<Bytes, Refusal> {
         let held = body::read(self.incoming, self.policy, self.room).await;
-        Ok(held.map_err(|error| Refusal::of_body(&error))?.bytes)
+        Ok(held.map_err(|error| Refusal::of_body(&error))?.into_bytes())
     }
 
     /// The body, which must be one JSON value.

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::access_log::{Line, is_wanted};
 use super::activity::Activity;
 use super::body::{self, Sent};
+use super::cargo::Freight;
 use super::client_ip::{Client, came_by_tls, client_ip};
 use super::policy::Policy;
 use super::request_id::RequestId;
@@ -87,7 +88,8 @@ impl Door {
         line.status = response.status();
         line.is_logged = is_wanted(policy.access_log, line.status);
         let line = (line.is_logged || line.files.is_some()).then_some(line);
-        Ok(response.map(|body| Sent::new(body, line, in_request)))
+        let freight = Freight::take(&mut response);
+        Ok(response.map(|body| Sent::new(body, line, freight, in_request)))
     }
 
     async fn route(

@@ -16,6 +16,8 @@ use crate::ledger::Claimed;
 use crate::store::{ClaimNote, Progress, StoreError};
 use crate::task::{AgentId, Claim, TaskId, now_ms};
 
+/// What the bodies of one poll have together, in bytes, unless it is one task alone.
+const POLL_BYTES_MAX: usize = 16 << 20;
 const LEASE_MAX: Duration = Duration::from_secs(LEASE_SECS_MAX);
 
 /// Wakes the polls of one agent.
@@ -86,9 +88,8 @@ impl Dispatcher {
         now_ms: u64,
     ) -> Result<Vec<Delivery>, StoreError> {
         let millis = |lease: Duration| u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
-        // All of them first, so that an error puts back those that are not yet read as well.
-        let mut deliveries = Vec::with_capacity(claimed.len());
-        let mut unread = Vec::new();
+        // All of them first, so that what is not given to the caller goes back, whatever the reason.
+        let mut claims = Vec::with_capacity(claimed.len());
         for Claimed { task, claim, attempts, body } in claimed {
             let note = ClaimNote {
                 task,
@@ -98,22 +99,26 @@ impl Dispatcher {
                 until_ms: lease.map(|lease| now_ms.saturating_add(millis(lease))),
                 taken_at: now_ms,
             };
-            if body.is_none() {
-                unread.push(deliveries.len());
-            }
-            let shared = Arc::clone(&self.shared);
-            deliveries.push(Delivery::new(shared, body.unwrap_or_default(), note));
+            let (shared, is_read) = (Arc::clone(&self.shared), body.is_some());
+            claims.push((Delivery::new(shared, body.unwrap_or_default(), note), is_read));
         }
-        for at in unread.into_iter().rev() {
-            let (store, id) = (Arc::clone(&self.shared.store), deliveries[at].task());
-            match blocking(move || store.task(id)).await? {
-                Some(stored) => deliveries[at].set_body(stored.task.body),
-                // Its agent was removed meanwhile: there is nothing to be done.
-                None => {
+        let mut deliveries: Vec<Delivery> = Vec::with_capacity(claims.len());
+        let mut room = POLL_BYTES_MAX;
+        for (mut delivery, is_read) in claims {
+            if !is_read {
+                let (store, id) = (Arc::clone(&self.shared.store), delivery.task());
+                let Some(stored) = blocking(move || store.task(id)).await? else {
+                    // Its agent was removed meanwhile: there is nothing to be done.
                     drop(self.shared.ledger().ended(id));
-                    deliveries.remove(at);
-                }
+                    continue;
+                };
+                delivery.set_body(stored.task.body);
             }
+            if delivery.body().len() > room && !deliveries.is_empty() {
+                break;
+            }
+            room = room.saturating_sub(delivery.body().len());
+            deliveries.push(delivery);
         }
         Ok(deliveries)
     }

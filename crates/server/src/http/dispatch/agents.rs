@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use wire::Secret;
 
 use super::refusal::Refusal;
-use super::sessions::note;
+use super::sessions::{note, note_newcomer};
 use super::{Answer, Request, answer};
 use crate::accounts::{AccountName, Act, ChangeError};
 use ::tasks::AgentId;
@@ -46,9 +46,8 @@ async fn register(request: &Request<'_>) -> Answer {
     };
     let name = AccountName::parse(user).map_err(ChangeError::Name)?;
     let registered = accounts.register(&name, &Secret::new(pass), request.client).await;
-    // What is refused has changed nothing, and there is no limit to it.
+    note_newcomer(request, name.as_str(), "self-register", &registered);
     registered?;
-    note(request, name.as_str(), "self-register", "", "ok");
     Ok(answer::empty())
 }
 

@@ -7,7 +7,7 @@ use serde_json::json;
 use wire::Secret;
 
 use super::refusal::Refusal;
-use super::sessions::note;
+use super::sessions::{note, note_newcomer};
 use super::{Answer, Request, answer};
 use crate::accounts::enrolment::{TTL_MAX, USES_MAX};
 use crate::accounts::{AccountName, Act, ChangeError};
@@ -49,12 +49,7 @@ pub(super) async fn enrol(request: &mut Request<'_>) -> Answer {
     let name = AccountName::parse(&name).map_err(ChangeError::Name)?;
     let accounts = &request.dispatch.accounts;
     let enrolled = accounts.enrol(token.expose(), &name, request.client).await;
-    match &enrolled {
-        Ok(_) => note(request, name.as_str(), "enrol", "", "ok"),
-        // Strangers who are told to wait would only fill the log.
-        Err(ChangeError::TooManyAttempts { .. }) => {}
-        Err(_) => note(request, name.as_str(), "enrol", "", "refused"),
-    }
+    note_newcomer(request, name.as_str(), "enrol", &enrolled);
     let enrolled = enrolled?;
     Ok(answer::json(&json!({
         "error": false,

@@ -4,6 +4,7 @@ use ::tasks::store::EventQuery;
 use ::tasks::{AgentId, EventId};
 use http::Method;
 
+use super::refusal::Refusal;
 use super::{Answer, Request, agent_of, answer};
 use crate::accounts::Act;
 
@@ -17,6 +18,10 @@ async fn log(request: &mut Request<'_>) -> Answer {
     request.parameters()?;
     let event = request.json("Invalid JSON").await?;
     request.dispatch.dispatcher.log_event(agent, event).await?;
+    // The event may have been long on its way.
+    if request.dispatch.forget_if_gone(agent).await {
+        return Err(Refusal::unauthorized());
+    }
     Ok(answer::raw(&b"{\"error\":false,\"msg\":\"Event logged\"}"[..]))
 }
 

@@ -11,6 +11,7 @@ mod events;
 mod files;
 mod later;
 mod later_tasks;
+#[cfg(test)]
 mod page;
 mod schema;
 mod sending;
@@ -80,6 +81,7 @@ struct Operation {
     answers: &'static [Success],
     refusals: &'static [Refused],
     /// Path and query of a request.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the page shows it, which a test makes"))]
     example: &'static str,
 }
 

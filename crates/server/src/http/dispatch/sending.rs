@@ -35,7 +35,7 @@ pub(super) struct Order {
 
 /// Whom a target means.
 enum Targets {
-    One(AgentId),
+    One(Arc<str>, AgentId),
     Many(Vec<(Arc<str>, Option<AgentId>)>),
 }
 
@@ -61,11 +61,14 @@ pub(super) async fn send(request: &mut Request<'_>) -> Answer {
     if waits {
         request.activity.parks(wait);
     }
-    let until = Instant::now() + wait;
-    match targets {
-        Targets::One(agent) => one(request, order, (&target, agent), waits.then_some(until)).await,
-        Targets::Many(agents) => many(request, &order, agents, waits.then_some(until)).await,
-    }
+    let began = Instant::now();
+    let until = waits.then_some(began + wait);
+    let answer = match targets {
+        Targets::One(name, agent) => one(request, order, (name, agent), until).await,
+        Targets::Many(agents) => many(request, &order, agents, until).await,
+    };
+    request.may_still(Act::Send, began).await?;
+    answer
 }
 
 fn order(parameters: &Parameters<'_>, by: Arc<str>) -> Result<Order, Refusal> {
@@ -83,7 +86,7 @@ fn order(parameters: &Parameters<'_>, by: Arc<str>) -> Result<Order, Refusal> {
 /// A name that an agent has means that agent, whatever is in it.
 fn targets(accounts: &Accounts, target: &str) -> Result<Targets, Refusal> {
     if let Some(agent) = accounts.agent(target) {
-        return Ok(Targets::One(AgentId(agent.account.0)));
+        return Ok(Targets::One(agent.name, AgentId(agent.account.0)));
     }
     if !target.contains(',') && !target.ends_with('*') {
         return Err(Refusal::no_agent(target));
@@ -126,13 +129,13 @@ impl Order {
 async fn one(
     request: &Request<'_>,
     order: Order,
-    (name, agent): (&str, AgentId),
+    (name, agent): (Arc<str>, AgentId),
     until: Option<Instant>,
 ) -> Answer {
     let enqueued = request.dispatch.dispatcher.enqueue(order.task(agent))?;
-    let noted = note_sent(request, &order, name, enqueued.id);
+    let noted = note_one(request, &order.by, &format!("{} -> {name}", enqueued.id));
     drop(order);
-    let (id, ended) = stored(enqueued).await?;
+    let (id, ended) = stored(request.dispatch, agent, enqueued).await?;
     // Without the note it is a task all the same; the log has said so.
     let _ = noted.await;
     let Some(until) = until else {
@@ -152,7 +155,7 @@ async fn one(
             let begin = "{\"error\":false,\"result\":null,\"timeout\":true,\"id\":\"";
             Ok(answer::Text::new(begin, 24).number(id.0).put("\"}").answer())
         }
-        Came::AgentGone => Err(Refusal::new(StatusCode::CONFLICT, "Agent deregistered").about(id)),
+        Came::AgentGone => Err(deregistered().about(id)),
     }
 }
 
@@ -160,10 +163,22 @@ pub(super) type Ended = tokio::sync::oneshot::Receiver<Arc<Ending>>;
 /// A target, and the task that is on its way to it.
 pub(super) type Sent = (Arc<str>, Result<(TaskId, Ended), Refusal>);
 
-async fn stored(enqueued: Enqueued) -> Result<(TaskId, Ended), Refusal> {
+async fn stored(
+    dispatch: &Dispatch,
+    agent: AgentId,
+    enqueued: Enqueued,
+) -> Result<(TaskId, Ended), Refusal> {
     let Enqueued { id, stored, ended } = enqueued;
     stored.await.unwrap_or(Err(database::DatabaseError::Ended))?;
+    // It was found before the body had come, and that may be long ago.
+    if dispatch.forget_if_gone(agent).await {
+        return Err(deregistered().about(id));
+    }
     Ok((id, ended))
+}
+
+fn deregistered() -> Refusal {
+    Refusal::new(StatusCode::CONFLICT, "Agent deregistered")
 }
 
 /// Waits for the end of a task, but not longer than until `until`.
@@ -206,44 +221,49 @@ pub(super) async fn send_all(
 ) -> Vec<Sent> {
     let dispatcher = &request.dispatch.dispatcher;
     // All of them are on their way before the first is waited for: they share syncs.
-    let mut last = None;
     let enqueued: Vec<_> = agents
         .into_iter()
         .map(|(name, agent)| {
             let sent = match agent {
-                Some(agent) => dispatcher.enqueue(order.task(agent)).map_err(Refusal::from),
+                Some(agent) => match dispatcher.enqueue(order.task(agent)) {
+                    Ok(enqueued) => Ok((agent, enqueued)),
+                    Err(error) => Err(Refusal::from(error)),
+                },
                 None => Err(Refusal::no_agent(&name)),
             };
-            if let Ok(enqueued) = &sent {
-                last = Some(note_sent(request, order, &name, enqueued.id));
-            }
             (name, sent)
         })
         .collect();
     let mut sent = Vec::with_capacity(enqueued.len());
     for (name, enqueued) in enqueued {
         let stored = match enqueued {
-            Ok(enqueued) => stored(enqueued).await,
+            Ok((agent, enqueued)) => stored(request.dispatch, agent, enqueued).await,
             Err(refusal) => Err(refusal),
         };
         sent.push((name, stored));
     }
-    if let Some(noted) = last {
-        let _ = noted.await;
-    }
+    note_sent(request, &order.by, &sent).await;
     sent
 }
 
-/// Writes down who sends which task to whom.
-fn note_sent(
-    request: &Request<'_>,
-    order: &Order,
-    name: &str,
-    id: TaskId,
-) -> tokio::sync::oneshot::Receiver<()> {
-    let what = format!("{id} to {name}");
-    let from = Some(request.client);
-    let entry = Entry { who: &order.by, from, act: "send task", what: &what, outcome: "ok" };
+/// One entry for all: of many it tells the first and the last.
+async fn note_sent(request: &Request<'_>, by: &str, sent: &[Sent]) {
+    let mut stored = sent.iter().filter_map(|(name, sent)| Some((name, sent.as_ref().ok()?.0)));
+    let Some((name, first)) = stored.next() else { return };
+    let what = match stored.next_back() {
+        None => format!("{first} -> {name}"),
+        Some((other, last)) => {
+            let count = sent.iter().filter(|(_, sent)| sent.is_ok()).count();
+            format!("{first} -> {name}, ..., {last} -> {other}: {count} tasks")
+        }
+    };
+    let _ = note_one(request, by, &what).await;
+}
+
+/// Writes down who sends what. Resolves when that is on the disk, which shares the sync of the task.
+fn note_one(request: &Request<'_>, by: &str, what: &str) -> tokio::sync::oneshot::Receiver<()> {
+    let entry =
+        Entry { who: by, from: Some(request.client), act: "send task", what, outcome: "ok" };
     request.dispatch.accounts.audit(&entry)
 }
 

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::refusal::Refusal;
 use super::{Answer, Request, answer};
 use crate::accounts::audit::Entry;
-use crate::accounts::{AuthError, Credential, Login, Session};
+use crate::accounts::{AuthError, ChangeError, Credential, Login, Session};
 use crate::http::body;
 use wire::Secret;
 
@@ -27,13 +27,18 @@ pub(super) async fn login(request: &mut Request<'_>) -> Answer {
     };
     let login = Login::Named { name: &user, password: pass.expose() };
     let session = request.dispatch.accounts.login(login, request.client).await;
-    // What the limit on attempts turns away is not written down: strangers could fill the disk.
-    match &session {
-        Ok(_) => note(request, &user, "login", "", "ok"),
-        Err(AuthError::Refused) => note(request, &user, "login", "", "refused"),
+    note_login(request, &user, &session);
+    begun(session)
+}
+
+/// Writes down a login of `who`. Those that were not even tried are not: strangers who are told to wait would only fill
+/// a log that nobody can shorten.
+pub(super) fn note_login(request: &Request<'_>, who: &str, session: &Result<Session, AuthError>) {
+    match session {
+        Ok(_) => note(request, who, "login", "", "ok"),
+        Err(AuthError::Refused) => note(request, who, "login", "", "refused"),
         Err(AuthError::TooMany { .. } | AuthError::Busy | AuthError::Unavailable(_)) => {}
     }
-    begun(session)
 }
 
 /// Tells the token of a session.
@@ -88,8 +93,26 @@ pub(super) async fn logout(request: &mut Request<'_>) -> Answer {
     Ok(answer::json(&json!({ "error": false, "msg": "Logged out" })))
 }
 
+/// Writes down that a stranger tried to become the agent `who`. What they may try as often as they like is not: see
+/// [`note_login`].
+pub(super) fn note_newcomer<T>(
+    request: &Request<'_>,
+    who: &str,
+    act: &str,
+    outcome: &Result<T, ChangeError>,
+) {
+    match outcome {
+        Ok(_) => note(request, who, act, "", "ok"),
+        // These count as guesses, so there are not many.
+        Err(ChangeError::BadToken | ChangeError::Disabled) => {
+            note(request, who, act, "", "refused");
+        }
+        Err(_) => {}
+    }
+}
+
 /// Writes down who did what. Nobody waits for it: it is on its way to the disk like everything else.
 pub(super) fn note(request: &Request<'_>, who: &str, act: &str, what: &str, outcome: &str) {
     let entry = Entry { who, from: Some(request.client), act, what, outcome };
-    drop(request.dispatch.accounts.audit(&entry));
+    request.dispatch.accounts.note(&entry);
 }

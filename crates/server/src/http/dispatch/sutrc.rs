@@ -98,10 +98,8 @@ async fn login(request: &Request<'_>) -> Answer {
     let parameters = request.parameters()?;
     let code = parameters.get("token").ok_or_else(sessions::refused)?;
     let session = request.dispatch.accounts.login(Login::Passcode(code), request.client).await;
-    match &session {
-        Ok(session) => sessions::note(request, &session.identity.name, "login", "", "ok"),
-        Err(_) => sessions::note(request, "a pass-code", "login", "", "refused"),
-    }
+    let who = session.as_ref().map_or("a pass-code", |session| &*session.identity.name);
+    sessions::note_login(request, who, &session);
     sessions::begun(session)
 }
 

@@ -15,6 +15,7 @@ use super::refusal::Refusal;
 use super::sessions::note;
 use super::{Answer, Request, agent_of, answer};
 use crate::accounts::Act;
+use crate::http::cargo::Freight;
 
 /// The longest poll, in seconds.
 pub(super) const POLL_SECS_MAX: u64 = 60;
@@ -45,8 +46,8 @@ pub(super) async fn poll(request: &mut Request<'_>) -> Answer {
     let dispatcher = &request.dispatch.dispatcher;
     let poll = dispatcher.poll(agent_of(&identity), max, lease, Instant::now() + wait);
     let deliveries = request.dispatch.unless_closing(poll).await.unwrap_or(Ok(Vec::new()))?;
-    let answer = poll_answer(&deliveries, lease);
-    request.activity.cargo.load(deliveries);
+    let mut answer = poll_answer(&deliveries, lease);
+    Freight::put(deliveries, &mut answer);
     Ok(answer)
 }
 
@@ -151,8 +152,10 @@ pub(super) async fn task(request: &mut Request<'_>, id: Option<TaskId>) -> Answe
     let dispatcher = &request.dispatch.dispatcher;
     if let Some(wait) = wait {
         request.activity.parks(wait);
-        let end = dispatcher.wait_for_end(id, Instant::now() + wait);
+        let began = Instant::now();
+        let end = dispatcher.wait_for_end(id, began + wait);
         request.dispatch.unless_closing(end).await;
+        request.may_still(Act::See, began).await?;
     }
     let view = dispatcher.task(id).await?.ok_or_else(|| Refusal::no_such_task(id))?;
     let late = match &view.ending {
@@ -268,12 +271,14 @@ pub(super) async fn output(request: &mut Request<'_>, id: Option<TaskId>) -> Ans
     let id = id.ok_or_else(Refusal::no_task)?;
     request.activity.parks(wait);
     let dispatcher = &request.dispatch.dispatcher;
-    let until = Instant::now() + wait;
+    let began = Instant::now();
+    let until = began + wait;
     let output = dispatcher.output(id, offset, OUTPUT_BYTES_MAX, until);
     let (bytes, end, has_ended) = match request.dispatch.unless_closing(output).await {
         Some(output) => output?,
         None => dispatcher.output(id, offset, OUTPUT_BYTES_MAX, Instant::now()).await?,
     };
+    request.may_still(Act::See, began).await?;
     if end.next == 0 && dispatcher.task(id).await?.is_none() {
         return Err(Refusal::no_such_task(id));
     }

@@ -264,3 +264,25 @@ async fn a_new_start_goes_on_where_the_last_one_ended() {
     assert_eq!(judged[2..], [Judgement::Late, Judgement::Late]);
     assert!(next.queue(ANN).await.id > TaskId(5));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_poll_takes_no_more_than_fits_into_an_answer() {
+    let room = Room::new();
+    for mib in [6, 6, 6, 20, 1] {
+        let body = vec![b'1'; mib << 20].into();
+        let sent = room.send(NewTask { body, ..new_task(ANN) });
+        sent.stored.await.unwrap().unwrap();
+    }
+    let mut found = Vec::new();
+    loop {
+        let mut taken = room.take(ANN, 9, Some(LEASE)).await;
+        if taken.is_empty() {
+            break;
+        }
+        taken.iter_mut().for_each(Delivery::sending);
+        taken.iter_mut().for_each(Delivery::sent);
+        found.push(ids(&taken));
+    }
+    assert_eq!(found, [vec![1, 2], vec![3], vec![4], vec![5]]);
+    assert_eq!(room.view(TaskId(5)).await.attempts, 1, "what did not fit was no attempt");
+}

@@ -6,7 +6,7 @@ use wire::Secret;
 
 use super::super::agents::{remove, rename};
 use super::super::refusal::Refusal;
-use super::super::sessions::note;
+use super::super::sessions::note_newcomer;
 use super::super::{Answer, Request, answer};
 use crate::accounts::{AccountName, Act, ChangeError};
 use ::tasks::AgentId;
@@ -45,12 +45,7 @@ async fn register(request: &Request<'_>) -> Answer {
     let name = AccountName::parse(name).map_err(ChangeError::Name)?;
     let accounts = &request.dispatch.accounts;
     let registered = accounts.register_hardware(&name, &Secret::new(hwid), request.client).await;
-    match &registered {
-        Ok(_) => note(request, name.as_str(), "self-register", "", "ok"),
-        // Strangers who are told to wait would only fill the log.
-        Err(ChangeError::TooManyAttempts { .. }) => {}
-        Err(_) => note(request, name.as_str(), "self-register", "", "refused"),
-    }
+    note_newcomer(request, name.as_str(), "self-register", &registered);
     registered?;
     Ok(answer::empty())
 }

@@ -18,6 +18,7 @@ use super::super::tasks::WAIT_SECS_MAX;
 use super::super::{Answer, Request, agent_of};
 use super::object::Object;
 use crate::accounts::{Accounts, Act};
+use crate::http::cargo::Freight;
 
 /// Gives an agent its next task, as soon as there is one.
 pub(super) async fn poll(request: &Request<'_>) -> Answer {
@@ -27,11 +28,11 @@ pub(super) async fn poll(request: &Request<'_>) -> Answer {
     let dispatcher = &request.dispatch.dispatcher;
     let poll = dispatcher.poll(agent_of(&identity), 1, None, Instant::now() + wait);
     let deliveries = request.dispatch.unless_closing(poll).await.unwrap_or(Ok(Vec::new()))?;
-    let answer = match deliveries.first() {
+    let mut answer = match deliveries.first() {
         Some(delivery) => answer::raw(bare(delivery.task(), delivery.body())),
         None => answer::raw(&b"{}"[..]),
     };
-    request.activity.cargo.load(deliveries);
+    Freight::put(deliveries, &mut answer);
     Ok(answer)
 }
 
@@ -82,11 +83,13 @@ pub(super) async fn send(request: &mut Request<'_>) -> Answer {
         return Err(Refusal::bad("Task type missing: a task is an object with a text as 'type'"));
     }
     request.activity.parks(wait);
-    let until = Instant::now() + wait;
+    let began = Instant::now();
     let order = Order { body, priority: 0, ttl_secs: None, attempts_max: None, by };
     let sent = send_all(request, &order, targets).await;
     drop(order);
-    results(request, sent, until).await
+    let answer = results(request, sent, began + wait).await;
+    request.may_still(Act::Send, began).await?;
+    answer
 }
 
 type Target = (Arc<str>, Option<AgentId>);
