@@ -138,7 +138,7 @@ fn itself_and_sessions(witness: &mut Witness, server: &Dispatch) {
     let caller = server.caller(said["token"].as_str().unwrap());
     let _ = witness.see("/logout", &caller, "POST", "/logout");
     let arguments = ["addpasscode", "tasks.db"];
-    let exit = run_reading(&program(), &arguments, &server.path(""), "correct-horse\n".to_owned());
+    let exit = run_reading(&program(), &arguments, &server.path(""), "correct-horse\n");
     assert_eq!(exit.code, Some(0), "{exit:?}");
     for method in LATER {
         let target = "/sutrc/api/login?token=correct-horse";

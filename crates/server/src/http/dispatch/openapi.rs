@@ -44,6 +44,12 @@ static TOPICS: &[&Topic] = &[
     &later_tasks::TOPIC,
 ];
 
+/// The page for people, `docs/dispatch-protocol.md`.
+#[must_use]
+pub fn page() -> String {
+    page::text()
+}
+
 /// Gives the description, which is the same for everybody.
 pub(super) fn description() -> Answer {
     static TEXT: LazyLock<Bytes> = LazyLock::new(|| document::document().to_string().into());
