@@ -6,7 +6,7 @@ CARGO = cargo
 # Where cargo builds; a directory of your own is respected.
 TARGET = $${CARGO_TARGET_DIR:-target}
 
-.PHONY: help run test setup bench-plugins bench-dispatch clean
+.PHONY: help run build test setup bench-plugins bench-dispatch clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 24
@@ -15,6 +15,10 @@ run: ## install what is missing, build, and serve the example plugins
 	@scripts/setup run
 	$(CARGO) build --release --locked --package gatehouse
 	@exec "$(TARGET)/release/gatehouse" serve --default
+
+build: ## install what is missing, and build both programs: gatehouse and gatehouse-agent
+	@scripts/setup run
+	$(CARGO) build --release --locked --package gatehouse --package agent
 
 test: setup ## install what is missing, then run every check and test
 	$(CARGO) xtask ci

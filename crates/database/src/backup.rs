@@ -91,7 +91,10 @@ fn check_unused(path: &Path) -> Result<(), DatabaseError> {
         })
         .map_err(DatabaseError::from);
     match locked {
-        Err(DatabaseError::Locked) => Err(DatabaseError::Locked),
+        Err(DatabaseError::Locked) => Err(DatabaseError::Open {
+            path: path.to_owned(),
+            why: "a program has it open (end the server first)".into(),
+        }),
         // A damaged file is what backups are for.
         _ => Ok(()),
     }

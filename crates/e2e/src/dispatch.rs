@@ -18,7 +18,8 @@ use tempfile::TempDir;
 use ureq::Agent;
 
 use crate::{
-    Connection, Process, Reply, Request, Server, Setup, Signal, program, run_reading, wait_until,
+    Connection, Exit, Process, Reply, Request, Server, Setup, Signal, program, run_reading,
+    wait_until,
 };
 
 /// The accounts that every server begins with, in the order of their creation.
@@ -107,6 +108,11 @@ impl Dispatch {
         let log = self.log().so_far();
         assert!(!log.contains("panicked"), "{log}");
         self.restart(Signal::KILL);
+    }
+
+    /// Ends it as a supervisor does; gives how it ended.
+    pub fn stop(self) -> Exit {
+        self.server.stop()
     }
 
     /// Kills it, starts it again, and kills that one so soon that it may not listen yet; then

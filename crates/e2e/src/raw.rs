@@ -145,7 +145,7 @@ impl<S: Read + Write> Connection<S> {
     }
 
     /// Reads one chunk, an empty one at the end; `None` when the body breaks off.
-    fn try_read_chunk(&mut self) -> Option<Vec<u8>> {
+    pub(crate) fn try_read_chunk(&mut self) -> Option<Vec<u8>> {
         let line = self.read_line()?;
         let count = usize::from_str_radix(line.trim(), 16).expect("a chunk size");
         let mut chunk = vec![0; count];

@@ -25,7 +25,16 @@ impl Receiver {
     /// When there is no port.
     #[must_use]
     pub fn start(statuses: &[u16]) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        Self::start_at(0, statuses)
+    }
+
+    /// As [`Self::start`], at this port.
+    ///
+    /// # Panics
+    /// When it is taken.
+    #[must_use]
+    pub fn start_at(port: u16, statuses: &[u16]) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", port)).expect("a port");
         let address = listener.local_addr().expect("its address");
         let (sender, got) = channel();
         let mut statuses = statuses.to_vec();
@@ -73,5 +82,6 @@ fn read(stream: &TcpStream) -> Option<Reply> {
 
 fn answer(mut stream: &TcpStream, status: u16) {
     // One that does not wait for its answer is seen by what it sends next.
-    let _ = write!(stream, "HTTP/1.1 {status} Told\r\nContent-Length: 0\r\n\r\n");
+    let answer = format!("HTTP/1.1 {status} Told\r\nContent-Length: 0\r\n\r\n");
+    let _ = stream.write_all(answer.as_bytes());
 }

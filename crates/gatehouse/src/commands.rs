@@ -10,7 +10,7 @@ use cli::plugin::PluginCommand;
 use plugins::python::package::Package;
 use server::config::{self, Config, Overrides};
 use server::site::{Origin, Source};
-use server::startup;
+use server::startup::{self, StartError};
 
 use crate::arguments::{ConfigCommand, PluginWithFile, ServeArgs, ServerArgs, Task};
 
@@ -94,6 +94,10 @@ fn serve_tasks(arguments: ServerArgs) -> ExitCode {
 fn run(options: &startup::Options) -> ExitCode {
     match startup::run(options) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error @ StartError::Database(_)) => {
+            complain(error);
+            ExitCode::from(2)
+        }
         Err(error) => complain(error),
     }
 }

@@ -34,8 +34,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use std::time::{Duration, Instant, SystemTime};
 
 use database::rusqlite::{self, Connection};
-use database::{Ack, Database, DatabaseError};
+use database::{Database, DatabaseError};
 use ring::hmac;
+use tokio::sync::oneshot;
 use wire::Secret;
 
 pub use audit::Entry;
@@ -246,9 +247,17 @@ impl Accounts {
     }
 
     /// Adds an entry to the audit log. Whoever need not know that it is on the disk drops what is given.
-    pub fn audit(&self, entry: &audit::Entry<'_>) -> Ack<()> {
+    pub fn audit(&self, entry: &audit::Entry<'_>) -> oneshot::Receiver<()> {
         let stored = entry.prepare(milliseconds(SystemTime::now()));
-        self.inner.database.write(move |tx| audit::write(tx, &stored))
+        let (tell, told) = oneshot::channel();
+        self.inner.database.append(
+            move |tx| audit::write(tx, &stored),
+            |outcome| match outcome {
+                Ok(()) => drop(tell.send(())),
+                Err(error) => tracing::error!("the audit log lacks an entry: {error}"),
+            },
+        );
+        told
     }
 
     /// At most `limit` entries of the audit log (and at most [`audit::PAGE_MAX`]) before the one with the

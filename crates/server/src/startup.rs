@@ -21,7 +21,7 @@ use crate::http::listener::Listener;
 use crate::http::tls::TlsError;
 use crate::log;
 use crate::shutdown::{Signals, Wish};
-use crate::site::{Origin, Site};
+use crate::site::{Origin, Site, Source};
 use crate::sockets::{self, BindError};
 use crate::watch::Watch;
 
@@ -144,6 +144,8 @@ async fn serve(
     loop {
         tokio::select! {
             wish = signals.next() => match wish {
+                // Without a file there is nothing to read again; the older program ended, too.
+                Wish::Reload if matches!(options.origin.source, Source::Tasks) => break,
                 Wish::Reload => {}
                 Wish::End => break,
             },

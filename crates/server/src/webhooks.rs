@@ -16,8 +16,9 @@ use std::time::Duration;
 
 use ::tasks::EventId;
 use ::tasks::task::now_ms;
+use database::rusqlite::{self, Connection};
 use database::{Database, DatabaseError};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use wire::Secret;
 
@@ -100,12 +101,15 @@ pub struct New {
     pub filter: Filter,
 }
 
+/// By their numbers.
+type All = BTreeMap<i64, Arc<Webhook>>;
+
 /// All webhooks, in order of creation.
 #[derive(Debug)]
 pub struct Webhooks {
     database: Database,
     feed: Feed,
-    all: watch::Sender<BTreeMap<i64, Arc<Webhook>>>,
+    all: watch::Sender<All>,
 }
 
 impl Webhooks {
@@ -133,14 +137,15 @@ impl Webhooks {
     pub async fn add(&self, new: New) -> Result<Option<i64>, DatabaseError> {
         let (newest, created_at) = (self.feed.newest(), now_ms());
         let row = rows::Row::of(&new, created_at, newest);
-        let Some(id) = self.database.write(move |tx| rows::insert(tx, &row)).await? else {
-            return Ok(None);
+        let then = move |all: &mut All, id: &Option<i64>| {
+            let Some(id) = *id else { return };
+            let New { address, secret, filter } = new;
+            let fare = Fare { delivered_to: newest, last_error: None, failing_since: None };
+            let fare = Mutex::new(fare);
+            let webhook = Webhook { id, address, secret, filter, created_at, fare };
+            all.insert(id, Arc::new(webhook));
         };
-        let New { address, secret, filter } = new;
-        let fare = Fare { delivered_to: newest, last_error: None, failing_since: None };
-        let webhook = Webhook { id, address, secret, filter, created_at, fare: Mutex::new(fare) };
-        self.all.send_modify(|all| drop(all.insert(id, Arc::new(webhook))));
-        Ok(Some(id))
+        self.commit(move |tx| rows::insert(tx, &row), then).await
     }
 
     /// Ends one; returns whether there was one.
@@ -148,9 +153,26 @@ impl Webhooks {
     /// # Errors
     /// When that cannot be stored.
     pub async fn remove(&self, id: i64) -> Result<bool, DatabaseError> {
-        let was_there = self.database.write(move |tx| rows::delete(tx, id)).await?;
-        self.all.send_modify(|all| drop(all.remove(&id)));
-        Ok(was_there)
+        let then = move |all: &mut All, _: &bool| drop(all.remove(&id));
+        self.commit(move |tx| rows::delete(tx, id), then).await
+    }
+
+    /// Writes, and does the same in memory once it is on the disk, whether or not the caller still waits.
+    async fn commit<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
+        then: impl FnOnce(&mut All, &T) + Send + 'static,
+    ) -> Result<T, DatabaseError> {
+        let (tell, told) = oneshot::channel();
+        let all = self.all.clone();
+        self.database.write_then(job, move |outcome| {
+            if let Ok(value) = &outcome {
+                all.send_modify(|all| then(all, value));
+            }
+            // Nobody may wait any more.
+            let _ = tell.send(outcome);
+        });
+        told.await.unwrap_or(Err(DatabaseError::Ended))
     }
 
     /// Delivers as long as it is polled, until `is_closing` is true.

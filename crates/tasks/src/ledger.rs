@@ -69,6 +69,8 @@ pub struct Open {
     pub expires: Option<Instant>,
     /// When it was handed out last, in milliseconds since 1970.
     pub taken_at: Option<u64>,
+    /// How long its last lease was.
+    pub lease: Option<Duration>,
     /// Who waits for its end.
     pub waiters: Vec<oneshot::Sender<Arc<Ending>>>,
     /// Wakes who follows its output, if anybody does.
@@ -191,6 +193,8 @@ impl Ledger {
                 open.body = None;
             } else {
                 self.bodies += body.len();
+                // Of its own: as it came it may be a small part of a large buffer, which would stay with it.
+                open.body = Some(Bytes::copy_from_slice(body));
             }
         }
         let desk = self.desks.entry(open.agent).or_default();
@@ -261,6 +265,7 @@ impl Ledger {
             }
             let until = lease.map(|lease| now + lease);
             open.phase = Phase::Taken { claim, until };
+            open.lease = lease;
             open.attempts += 1;
             open.taken_at = Some(now_ms);
             claimed.push(Claimed { task, claim, attempts: open.attempts, body: open.body.clone() });
@@ -372,6 +377,7 @@ impl Ledger {
         self.unwatch(id);
         if let Some(open) = self.tasks.get_mut(&id) {
             open.phase = Phase::Taken { claim, until: Some(now + lease) };
+            open.lease = Some(lease);
         }
         self.watch(id);
         true

@@ -23,6 +23,7 @@ mod dispatch_history;
 mod dispatch_kill;
 mod dispatch_later;
 mod dispatch_leases;
+mod dispatch_live;
 mod dispatch_operator;
 mod dispatch_refusals;
 mod dispatch_registry;

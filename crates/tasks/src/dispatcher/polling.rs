@@ -118,6 +118,12 @@ impl Dispatcher {
         Ok(deliveries)
     }
 
+    /// How long the lease was under which a task is held, if it is.
+    #[must_use]
+    pub fn lease_of(&self, task: TaskId) -> Option<Duration> {
+        self.shared.ledger().get(task)?.lease
+    }
+
     /// The agent works on the task still. Says whether it holds it.
     #[must_use]
     pub fn extend(&self, agent: AgentId, task: TaskId, claim: Claim, lease: Duration) -> bool {

@@ -16,11 +16,13 @@ pub(super) fn opened(task: &Task, phase: Phase) -> Open {
         priority: task.priority,
         phase,
         is_ending: false,
-        body: Some(task.body.clone()),
+        // A JSON value is never empty: one that is was too long to be read at once.
+        body: Some(task.body.clone()).filter(|body| !body.is_empty()),
         attempts: 0,
         attempts_max: task.attempts_max,
         expires: None,
         taken_at: None,
+        lease: None,
         waiters: Vec::new(),
         followers: None,
     }

@@ -1,3 +1,5 @@
+//! The dispatcher on a store in memory, and on one whose answers a test holds back (`gated`).
+
 mod ending;
 mod gated;
 mod polling;

@@ -1,3 +1,5 @@
+//! The ledger's rules, each with the times that a test gives it.
+
 use super::*;
 
 const AGENT: AgentId = AgentId(1);
@@ -36,6 +38,7 @@ impl Desktop {
             attempts_max: 3,
             expires: ttl.map(|secs| self.at(secs)),
             taken_at: None,
+            lease: None,
             waiters: Vec::new(),
             followers: None,
         };
@@ -405,6 +408,19 @@ fn long_bodies_and_too_many_are_not_kept_and_the_count_returns_to_nothing() {
         desk.ledger.ended(id);
     }
     assert_eq!(desk.ledger.bodies, 0);
+}
+
+#[test]
+fn a_body_keeps_no_buffer_of_which_it_is_a_part() {
+    let mut desktop = Desktop::new();
+    let buffer = Bytes::from(vec![b'1'; 1 << 20]);
+    let id = desktop.queue(0, None);
+    let (agent, phase) = (AGENT, Phase::Queued);
+    let open = desktop.ledger.ended(id).unwrap();
+    let open = Open { agent, phase, body: Some(buffer.slice(..2)), ..open };
+    desktop.ledger.add(id, open);
+    assert_eq!(desktop.claim(1, None, 0)[0].body.as_deref(), Some(&b"11"[..]));
+    assert!(buffer.is_unique());
 }
 
 #[test]

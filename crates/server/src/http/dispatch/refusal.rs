@@ -49,6 +49,10 @@ impl Refusal {
         Self::new(StatusCode::NOT_FOUND, "Task doesn't exist")
     }
 
+    pub(super) fn no_such_task(id: impl std::fmt::Display) -> Self {
+        Self::new(StatusCode::NOT_FOUND, format!("Task {id} doesn't exist"))
+    }
+
     pub(super) fn no_file() -> Self {
         Self::new(StatusCode::NOT_FOUND, "File doesn't exist, has expired or is used up")
     }

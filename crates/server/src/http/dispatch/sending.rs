@@ -13,6 +13,7 @@ use super::parameters::Parameters;
 use super::refusal::Refusal;
 use super::tasks::WAIT_SECS_MAX;
 use super::{Answer, Request, answer};
+use crate::accounts::audit::Entry;
 use crate::accounts::{Accounts, Act};
 use crate::dispatch::Dispatch;
 
@@ -62,7 +63,7 @@ pub(super) async fn send(request: &mut Request<'_>) -> Answer {
     }
     let until = Instant::now() + wait;
     match targets {
-        Targets::One(agent) => one(request, order, agent, waits.then_some(until)).await,
+        Targets::One(agent) => one(request, order, (&target, agent), waits.then_some(until)).await,
         Targets::Many(agents) => many(request, &order, agents, waits.then_some(until)).await,
     }
 }
@@ -125,12 +126,15 @@ impl Order {
 async fn one(
     request: &Request<'_>,
     order: Order,
-    agent: AgentId,
+    (name, agent): (&str, AgentId),
     until: Option<Instant>,
 ) -> Answer {
     let enqueued = request.dispatch.dispatcher.enqueue(order.task(agent))?;
+    let noted = note_sent(request, &order, name, enqueued.id);
     drop(order);
     let (id, ended) = stored(enqueued).await?;
+    // Without the note it is a task all the same; the log has said so.
+    let _ = noted.await;
     let Some(until) = until else {
         let mut text =
             answer::Text::new("{\"error\":false,\"msg\":\"Task enqueued\",\"id\":\"", 24);
@@ -202,6 +206,7 @@ pub(super) async fn send_all(
 ) -> Vec<Sent> {
     let dispatcher = &request.dispatch.dispatcher;
     // All of them are on their way before the first is waited for: they share syncs.
+    let mut last = None;
     let enqueued: Vec<_> = agents
         .into_iter()
         .map(|(name, agent)| {
@@ -209,6 +214,9 @@ pub(super) async fn send_all(
                 Some(agent) => dispatcher.enqueue(order.task(agent)).map_err(Refusal::from),
                 None => Err(Refusal::no_agent(&name)),
             };
+            if let Ok(enqueued) = &sent {
+                last = Some(note_sent(request, order, &name, enqueued.id));
+            }
             (name, sent)
         })
         .collect();
@@ -220,7 +228,23 @@ pub(super) async fn send_all(
         };
         sent.push((name, stored));
     }
+    if let Some(noted) = last {
+        let _ = noted.await;
+    }
     sent
+}
+
+/// Writes down who sends which task to whom.
+fn note_sent(
+    request: &Request<'_>,
+    order: &Order,
+    name: &str,
+    id: TaskId,
+) -> tokio::sync::oneshot::Receiver<()> {
+    let what = format!("{id} to {name}");
+    let from = Some(request.client);
+    let entry = Entry { who: &order.by, from, act: "send task", what: &what, outcome: "ok" };
+    request.dispatch.accounts.audit(&entry)
 }
 
 fn ids(sent: &[Sent]) -> http::Response<plugins::call::Body> {

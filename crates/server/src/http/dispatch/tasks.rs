@@ -5,7 +5,7 @@ use std::time::Duration;
 use ::tasks::delivery::Delivery;
 use ::tasks::dispatcher::LEASE_SECS_MAX;
 use ::tasks::ledger::Judgement;
-use ::tasks::store::TaskQuery;
+use ::tasks::store::{Late, TaskQuery};
 use ::tasks::task::{State, View};
 use ::tasks::{AgentId, TaskId};
 use http::{Method, StatusCode};
@@ -18,6 +18,8 @@ use crate::accounts::Act;
 
 /// The longest poll, in seconds.
 pub(super) const POLL_SECS_MAX: u64 = 60;
+/// The lease of a heartbeat that names none, when the last one is not known.
+const LEASE: Duration = Duration::from_secs(60);
 /// Tasks of one poll.
 pub(super) const POLL_TASKS_MAX: usize = 100;
 /// The longest an operator may wait, in seconds.
@@ -96,8 +98,11 @@ pub(super) async fn extend(request: &mut Request<'_>) -> Answer {
     let parameters = request.parameters()?;
     let task = parameters.task()?;
     let claim = parameters.claim()?.ok_or_else(|| Refusal::bad("Missing claim parameter"))?;
-    let lease = parameters.secs("lease", 1, LEASE_SECS_MAX)?.unwrap_or(Duration::from_secs(60));
     let dispatcher = &request.dispatch.dispatcher;
+    let lease = match parameters.secs("lease", 1, LEASE_SECS_MAX)? {
+        Some(lease) => lease,
+        None => dispatcher.lease_of(task).unwrap_or(LEASE),
+    };
     if dispatcher.extend(agent, task, claim, lease) {
         let mut text = answer::Text::new("{\"error\":false,\"lease\":", 8);
         return Ok(text.number(lease.as_secs()).put("}").answer());
@@ -149,22 +154,14 @@ pub(super) async fn task(request: &mut Request<'_>, id: Option<TaskId>) -> Answe
         let end = dispatcher.wait_for_end(id, Instant::now() + wait);
         request.dispatch.unless_closing(end).await;
     }
-    let view = dispatcher.task(id).await?.ok_or_else(Refusal::no_task)?;
+    let view = dispatcher.task(id).await?.ok_or_else(|| Refusal::no_such_task(id))?;
     let late = match &view.ending {
         Some(_) => dispatcher.late_results(id).await?,
         None => Vec::new(),
     };
     let name = name_of(request, view.task.agent).ok_or_else(Refusal::no_task)?;
     let mut text = answer::Text::new("{\"error\":false,\"task\":", 256 + view.task.body.len());
-    put_task(&mut text, &view, &name, usize::MAX);
-    if !late.is_empty() {
-        text.put(",\"late_results\":[");
-        for (at, late) in late.iter().enumerate() {
-            text.put(if at > 0 { ",{\"at\":" } else { "{\"at\":" }).number(late.at);
-            text.put(",\"result\":").put(&late.result).put("}");
-        }
-        text.put("]");
-    }
+    put_task(&mut text, &view, &name, &late, usize::MAX);
     Ok(text.put("}").answer())
 }
 
@@ -209,7 +206,7 @@ pub(super) async fn history(request: &mut Request<'_>) -> Answer {
     for view in views.iter().filter(is_meant) {
         let Some(name) = name_of(request, view.task.agent) else { continue };
         text.put(if is_first { "" } else { "," });
-        put_task(&mut text, view, &name, LISTED_BYTES_MAX);
+        put_task(&mut text, view, &name, &[], LISTED_BYTES_MAX);
         is_first = false;
     }
     text.put("],\"next\":");
@@ -224,7 +221,7 @@ fn name_of(request: &Request<'_>, agent: AgentId) -> Option<std::sync::Arc<str>>
     request.dispatch.accounts.agent_by_id(crate::accounts::AccountId(agent.0)).map(|it| it.name)
 }
 
-fn put_task(text: &mut answer::Text, view: &View, agent: &str, bytes_max: usize) {
+fn put_task(text: &mut answer::Text, view: &View, agent: &str, late: &[Late], bytes_max: usize) {
     let View { task, state, attempts, taken_at, ending } = view;
     text.put("{\"id\":\"").number(task.id.0).put("\",\"agent\":").string(agent);
     text.put(",\"state\":\"").put(state.name()).put("\",\"priority\":");
@@ -242,13 +239,22 @@ fn put_task(text: &mut answer::Text, view: &View, agent: &str, bytes_max: usize)
             text.put(",\"reason\":").string(reason);
         }
     }
-    if task.body.len() <= bytes_max {
+    // The store leaves out what is too long for a list.
+    if (1..=bytes_max).contains(&task.body.len()) {
         text.put(",\"body\":").put(&task.body);
     }
     if let Some(result) = ending.as_ref().and_then(|it| it.result.as_ref())
         && result.len() <= bytes_max
     {
         text.put(",\"result\":").put(result);
+    }
+    if !late.is_empty() {
+        text.put(",\"late\":[");
+        for (at, late) in late.iter().enumerate() {
+            text.put(if at > 0 { ",{\"at\":" } else { "{\"at\":" }).number(late.at);
+            text.put(",\"result\":").put(&late.result).put("}");
+        }
+        text.put("]");
     }
     text.put("}");
 }
@@ -269,7 +275,7 @@ pub(super) async fn output(request: &mut Request<'_>, id: Option<TaskId>) -> Ans
         None => dispatcher.output(id, offset, OUTPUT_BYTES_MAX, Instant::now()).await?,
     };
     if end.next == 0 && dispatcher.task(id).await?.is_none() {
-        return Err(Refusal::no_task());
+        return Err(Refusal::no_such_task(id));
     }
     let next = offset + bytes.len() as u64;
     let mut answer = answer::raw(bytes);

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use database::Database;
 use database::rusqlite::{Connection, Error};
 
-use super::lazy::{Lazy, Slice};
+use super::lazy::{Lazy, ROUND_MIN, Slice};
 use super::{SqliteStore, schema};
 use crate::settings::Settings;
 use crate::store::Then;
@@ -55,9 +55,11 @@ pub(super) fn keep(store: &SqliteStore, settings: &Settings) {
 impl Round {
     fn step(self) {
         debug_assert!(self.is_under_way.load(Acquire), "rounds do not overlap");
-        if let Some(slice) = self.events.slice() {
+        // Where few are kept, few may be too many.
+        let enough = ROUND_MIN.min(self.settings.events_max.saturating_mul(40)).max(1);
+        if let Some(slice) = self.events.slice(enough) {
             self.file_events(slice);
-        } else if let Some(slice) = self.tasks.slice() {
+        } else if let Some(slice) = self.tasks.slice(ROUND_MIN) {
             self.file_tasks(slice);
         } else {
             self.drop_old_tasks();

@@ -14,7 +14,7 @@ use super::schema;
 use crate::task::AgentId;
 
 /// So many rows are worth carrying over.
-const ROUND_MIN: usize = 20_000;
+pub(super) const ROUND_MIN: usize = 20_000;
 /// Rows of one transaction: a few milliseconds of the writer.
 const SLICE: usize = 256;
 /// Numbers can be stored in another order than they were given in, by less than this.
@@ -120,11 +120,11 @@ impl Lazy {
         inner.moving.retain(|(whose, _)| *whose != agent);
     }
 
-    /// The next rows to carry over, if there are enough. All rows of an agent go together.
-    pub(super) fn slice(&self) -> Option<Slice> {
+    /// The next rows to carry over, if there are `enough`. All rows of an agent go together.
+    pub(super) fn slice(&self, enough: usize) -> Option<Slice> {
         let mut inner = self.inner();
         if inner.moving.is_empty() {
-            if inner.fresh.len() < ROUND_MIN {
+            if inner.fresh.len() < enough {
                 return None;
             }
             let mut rows = std::mem::take(&mut inner.fresh);
@@ -203,7 +203,7 @@ mod tests {
         for id in 0..u64::try_from(ROUND_MIN).unwrap() {
             lazy.add(AgentId(i64::try_from(id % 1000).unwrap()), id);
         }
-        let slice = lazy.slice().unwrap();
+        let slice = lazy.slice(ROUND_MIN).unwrap();
         let (first, last) = (slice.rows[0].0, slice.rows.last().unwrap().0);
         assert!(first < last, "the slice is of several agents");
         lazy.forget(first);
@@ -221,13 +221,13 @@ mod tests {
         let database = Database::open(&path, &[super::super::MIGRATIONS]).unwrap();
         let lazy = Lazy::load(&database, &TASKS).unwrap();
         let count = u64::try_from(ROUND_MIN).unwrap();
-        assert!(lazy.slice().is_none());
+        assert!(lazy.slice(ROUND_MIN).is_none());
         for id in 1..=count {
             lazy.add(AgentId(i64::try_from(id % 7).unwrap()), id);
         }
         let mut brought = Vec::new();
         let mut reached = None;
-        while let Some(slice) = lazy.slice() {
+        while let Some(slice) = lazy.slice(ROUND_MIN) {
             assert_eq!(reached, None, "only the last slice says so");
             assert!(slice.rows.is_sorted());
             brought.extend(slice.rows.iter().map(|row| row.1));

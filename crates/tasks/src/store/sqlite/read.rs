@@ -15,9 +15,25 @@ const LOOKED_AT_MAX: usize = 50_000;
 #[cfg(test)]
 const LOOKED_AT_MAX: usize = 1000;
 
+/// The bytes of events that one answer with the newest may hold: where they are huge it is fewer events.
+const NEWEST_BYTES_MAX: usize = 64 << 20;
+/// A task of which all is asked for.
 const TASK: &str = "SELECT t.id, t.agent, t.priority, t.attempts_max, t.enqueued_at, t.expires_at, t.sender, t.body,
     e.outcome, e.attempts, e.taken_at, e.ended_at, e.reason, e.result
     FROM tasks t LEFT JOIN endings e ON e.task = t.id";
+/// A task among many: what is longer than 4 KiB is left out.
+const BRIEF_TASK: &str =
+    "SELECT t.id, t.agent, t.priority, t.attempts_max, t.enqueued_at, t.expires_at, t.sender,
+    CASE WHEN length(t.body) <= 4096 THEN t.body ELSE x'' END,
+    e.outcome, e.attempts, e.taken_at, e.ended_at, e.reason,
+    CASE WHEN length(e.result) <= 4096 THEN e.result END
+    FROM tasks t LEFT JOIN endings e ON e.task = t.id";
+/// A task that waits: the ledger keeps no longer bodies in memory, and reads them when they are handed out.
+const OPEN_TASK: &str =
+    "SELECT t.id, t.agent, t.priority, t.attempts_max, t.enqueued_at, t.expires_at, t.sender,
+    CASE WHEN length(t.body) <= 65536 THEN t.body ELSE x'' END,
+    NULL, NULL, NULL, NULL, NULL, NULL
+    FROM tasks t LEFT JOIN endings e ON e.task = t.id WHERE e.task IS NULL ORDER BY t.id";
 
 /// SQLite counts to 2^63 - 1.
 fn number(id: u64) -> i64 {
@@ -29,7 +45,7 @@ pub(super) fn open_tasks(c: &Connection) -> Result<(u64, Vec<Task>), Error> {
     let highest: Option<u64> = c.query_row("SELECT max(id) FROM tasks", [], |row| row.get(0))?;
     let next = highest.unwrap_or(0).max(schema::counter(c, "task_high")?) + 1;
     let open = c
-        .prepare(&format!("{TASK} WHERE e.task IS NULL ORDER BY t.id"))?
+        .prepare(OPEN_TASK)?
         .query_map([], |row| Ok(stored(row)?.task))?
         .collect::<Result<_, _>>()?;
     Ok((next, open))
@@ -87,7 +103,8 @@ pub(super) fn late(c: &Connection, id: TaskId) -> Result<Vec<Late>, Error> {
 /// A page of tasks of all agents.
 pub(super) fn tasks(c: &Connection, query: &TaskQuery) -> Result<TaskPage, Error> {
     let mut page = TaskPage::default();
-    let mut statement = c.prepare_cached(&format!("{TASK} WHERE t.id < ?1 ORDER BY t.id DESC"))?;
+    let mut statement =
+        c.prepare_cached(&format!("{BRIEF_TASK} WHERE t.id < ?1 ORDER BY t.id DESC"))?;
     let mut rows = statement.query([number(query.before.0)])?;
     let mut looked_at = 0;
     while let Some(row) = rows.next()? {
@@ -125,8 +142,9 @@ pub(super) fn tasks_of(
     ids.sort_unstable_by(|one, other| other.cmp(one));
     ids.dedup();
     let mut page = TaskPage { tasks: Vec::new(), next: floor.map(TaskId) };
+    let mut read = c.prepare_cached(&format!("{BRIEF_TASK} WHERE t.id = ?1"))?;
     for id in ids {
-        let Some(stored) = task(c, TaskId(id))? else { continue };
+        let Some(stored) = read.query_row([number(id)], stored).optional()? else { continue };
         if query.wants(stored.ending.as_ref()) {
             page.tasks.push(stored);
         }
@@ -152,7 +170,7 @@ struct PageRoom(usize);
 
 impl PageRoom {
     fn of(query: &EventQuery) -> Self {
-        Self(if query.newest { usize::MAX } else { PAGE_BYTES_MAX })
+        Self(if query.newest { NEWEST_BYTES_MAX } else { PAGE_BYTES_MAX })
     }
 
     fn is_full_with(&mut self, event: Option<&Event>) -> bool {
@@ -202,17 +220,22 @@ pub(super) fn events_of(
     ids.extend(recent.iter().filter(|id| **id > query.after.0));
     ids.sort_unstable();
     ids.dedup();
-    let from = if query.newest { ids.len().saturating_sub(query.limit) } else { 0 };
+    if query.newest {
+        ids.reverse();
+    }
     let mut read = c.prepare_cached("SELECT id, agent, at, body FROM events WHERE id = ?1")?;
     let mut events = Vec::with_capacity(query.limit.min(ids.len()));
     let mut room = PageRoom::of(query);
-    for id in ids[from..].iter().take(query.limit) {
+    for id in ids.iter().take(query.limit) {
         // One that was dropped meanwhile is too old to be missed.
         let Some(event) = read.query_row([id], event).optional()? else { continue };
         events.push(event);
         if room.is_full_with(events.last()) {
             break;
         }
+    }
+    if query.newest {
+        events.reverse();
     }
     Ok(events)
 }

@@ -1,3 +1,5 @@
+//! The store in a file: the contract, and what is this store's own.
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 
