@@ -206,7 +206,7 @@ fn working(witness: &mut Witness, server: &Dispatch) {
     let late = agent.post(&of("/tasks_result"), &json!("late")).refused(409);
     assert_eq!(late, "The claim is no longer held; the result was kept as a late one");
     let shown = witness.see("/tasks/{id}", &admin, "GET", &format!("/tasks/{id}")).json();
-    assert_eq!(shown["late_results"][0]["result"], "late", "{shown}");
+    assert_eq!(shown["task"]["late"][0]["result"], "late", "{shown}");
     let target = format!("/tasks/{id}/output");
     let reply = witness.see("/tasks/{id}/output", &admin, "GET", &target);
     assert_eq!((reply.text().as_str(), reply.header("x-output-end")), ("hello", Some("1")));

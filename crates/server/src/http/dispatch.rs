@@ -9,7 +9,7 @@ mod audit;
 mod enrolment;
 mod events;
 mod files;
-mod openapi;
+pub mod openapi;
 mod parameters;
 mod refusal;
 mod sending;

@@ -45,6 +45,12 @@ static TOPICS: &[&Topic] = &[
     &later_tasks::TOPIC,
 ];
 
+/// The page for people, `docs/dispatch-protocol.md`.
+#[must_use]
+pub fn page() -> String {
+    page::text()
+}
+
 /// Gives the description, which is the same for everybody.
 pub(super) fn description() -> Answer {
     static TEXT: LazyLock<Bytes> = LazyLock::new(|| document::document().to_string().into());
@@ -211,7 +217,9 @@ const PATCH: &[&str] = &["PATCH"];
 
 const INVALID_JSON: Refused = Refused::new(400, "Invalid JSON", "the body is no JSON value");
 const NO_AGENT: Refused = Refused::new(404, "Agent 'web-9' doesn't exist", "no agent has the name");
-const NO_TASK: Refused = Refused::new(404, "Task doesn't exist", "no task has the id");
+const NO_TASK: Refused =
+    Refused::new(404, "Task doesn't exist", "the id is no number, or no task has it");
+const NO_SUCH_TASK: Refused = Refused::new(404, "Task 999 doesn't exist", "no task has the number");
 const NO_FILE: Refused = Refused::new(
     404,
     "File doesn't exist, has expired or is used up",

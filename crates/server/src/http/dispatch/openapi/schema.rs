@@ -8,6 +8,7 @@ use super::shapes::{Field, Kind};
 pub(super) fn of(kind: Kind) -> Value {
     match kind {
         Kind::Any => json!({}),
+        Kind::Null => json!({ "type": "null" }),
         Kind::Bool => json!({ "type": "boolean" }),
         Kind::Is(value) => json!({ "type": "boolean", "const": value }),
         Kind::Text => json!({ "type": "string" }),
@@ -56,6 +57,7 @@ pub(super) fn described(kind: Kind, about: &str) -> Value {
 pub(super) fn name(kind: Kind) -> String {
     match kind {
         Kind::Any => "any JSON".to_owned(),
+        Kind::Null => "`null`".to_owned(),
         Kind::Bool => "true or false".to_owned(),
         Kind::Is(value) => format!("`{value}`"),
         Kind::Text => "text".to_owned(),
@@ -71,7 +73,6 @@ pub(super) fn name(kind: Kind) -> String {
             let words: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
             words.join(", ")
         }
-        Kind::Nullable(Kind::Is(_)) => "`null`".to_owned(),
         Kind::Nullable(kind) => format!("{} or `null`", name(*kind)),
         Kind::List(kind) => format!("array of {}", name(*kind)),
         Kind::Map(kind) => format!("object of {}", name(*kind)),

@@ -118,7 +118,7 @@ const ANSWERS: &[Success] = &[
         "The time to wait is over; the task stays, and will be delivered.",
         &[
             Field::NO_ERROR,
-            Field::new("result", Kind::Nullable(&Kind::Is(false)), "`null`"),
+            Field::new("result", Kind::Null, "there is none"),
             Field::new("timeout", Kind::Is(true), "tells it from a result of `null`"),
             ID,
         ],

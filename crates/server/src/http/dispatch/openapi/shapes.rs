@@ -5,6 +5,7 @@
 pub(super) enum Kind {
     /// Any JSON value.
     Any,
+    Null,
     Bool,
     /// This one.
     Is(bool),

@@ -122,7 +122,7 @@ pub(super) static LEASE: Entry = Entry {
             Parameter::query(
                 "lease",
                 Kind::Whole(1, LEASE_SECS_MAX),
-                "seconds from now on; 60 without it",
+                "seconds from now on; without it as long as the last one",
             ),
         ],
         body: None,

@@ -2,8 +2,8 @@
 
 use super::shapes::{Field, Kind};
 use super::{
-    Content, DELETE, Entry, GET, NO_AGENT, NO_TASK, Operation, Parameter, Refused, Success, Topic,
-    Who,
+    Content, DELETE, Entry, GET, NO_AGENT, NO_SUCH_TASK, NO_TASK, Operation, Parameter, Refused,
+    Success, Topic, Who,
 };
 use crate::accounts::Act;
 use crate::http::dispatch::tasks::{PAGE_MAX, WAIT_SECS_MAX};
@@ -14,6 +14,11 @@ pub(super) static TOPIC: Topic =
 const NUMBER_MAX: u64 = i64::MAX as u64;
 const STATES: Kind = Kind::OneOf(&["queued", "taken", "done", "cancelled", "expired", "dead"]);
 const PATH_ID: Parameter = Parameter::path("id", Kind::Id, "the task's id");
+
+const LATE: Kind = Kind::Object(&[
+    Field::new("at", Kind::Time, "when it came"),
+    Field::new("result", Kind::Any, "what the agent answered"),
+]);
 
 /// A task as it is shown.
 const SHOWN: Kind = Kind::Object(&[
@@ -38,6 +43,11 @@ const SHOWN: Kind = Kind::Object(&[
         Kind::Any,
         "what the agent answered; a list leaves it out when it is longer than 4 KiB",
     ),
+    Field::maybe(
+        "late",
+        Kind::List(&LATE),
+        "results that came when their claim was no longer held; not in a list",
+    ),
 ]);
 
 pub(super) static TASK: Entry = Entry {
@@ -60,21 +70,10 @@ pub(super) static TASK: Entry = Entry {
             body: None,
             answers: &[Success::json(
                 "The task.",
-                &[
-                    Field::NO_ERROR,
-                    Field::new("task", SHOWN, "the task"),
-                    Field::maybe(
-                        "late_results",
-                        Kind::List(&Kind::Object(&[
-                            Field::new("at", Kind::Time, "when it came"),
-                            Field::new("result", Kind::Any, "what the agent answered"),
-                        ])),
-                        "results that came when the claim was no longer held",
-                    ),
-                ],
+                &[Field::NO_ERROR, Field::new("task", SHOWN, "the task")],
                 r#"{"error":false,"task":{"id":"17","agent":"web-1","state":"done","priority":0,"attempts":1,"by":"alice","enqueued_at":1763800000000,"taken_at":1763800000120,"ended_at":1763800001000,"body":{"type":"execute_cmd","cmd":"uptime"},"result":{"status_code":0,"output":"up 3 days\n"}}}"#,
             )],
-            refusals: &[NO_TASK],
+            refusals: &[NO_TASK, NO_SUCH_TASK],
             example: "/tasks/17?wait=26",
         },
         Operation {
@@ -135,7 +134,7 @@ pub(super) static OUTPUT: Entry = Entry {
             ],
             example: "up 3 days\n",
         }],
-        refusals: &[NO_TASK],
+        refusals: &[NO_TASK, NO_SUCH_TASK],
         example: "/tasks/17/output?offset=0&wait=26",
     }],
 };

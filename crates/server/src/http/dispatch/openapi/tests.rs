@@ -1,9 +1,11 @@
+//! The table against the endpoints and the errors of the code, and what is made from it against what is committed.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::super::{Endpoint, find, sutrc};
 use super::{
-    Content, Entry, Operation, TOPICS, agents, document, events, files, later, later_tasks, page,
+    Content, Entry, Operation, TOPICS, agents, document, events, files, later, later_tasks,
     sending, server, sessions, shapes, taking, tasks, webhooks,
 };
 use crate::accounts::ChangeError;
@@ -184,7 +186,7 @@ fn check_committed(path: &str, expected: &str) {
 
 #[test]
 fn the_committed_page_of_the_protocol_is_the_one_the_table_gives() {
-    check_committed("docs/dispatch-protocol.md", &page::text());
+    check_committed("docs/dispatch-protocol.md", &super::page());
 }
 
 #[test]
