@@ -232,3 +232,22 @@ fn a_wrong_password_is_never_in_the_log() {
         assert!(!log.contains(secret), "{secret} in:\n{log}");
     }
 }
+
+#[test]
+fn strangers_send_little() {
+    let server = Dispatch::start();
+    for path in ["/login", "/enroll"] {
+        let reply = server.nobody().post(path, &json!("x".repeat(70_000)));
+        assert!(reply.refused(413).contains("65536"), "{path}");
+    }
+    server.agent("a").report(&json!("x".repeat(70_000)));
+}
+
+#[test]
+fn who_says_twice_who_they_are_is_nobody() {
+    let server = Dispatch::start();
+    let mut connection = server.connect();
+    let head = "Host: x\r\nAuthorization: a:pw-a\r\nAuthorization: b:pw-b\r\n";
+    connection.write(format!("GET /tasks?wait=0 HTTP/1.1\r\n{head}\r\n"));
+    assert_eq!(connection.read_reply().refused(403), "Authorization failure");
+}

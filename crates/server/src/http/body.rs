@@ -124,17 +124,30 @@ impl AsRef<[u8]> for Held {
 /// When it is too long, too slow, or broken, or when bodies of others take all the room.
 pub async fn read(body: &mut Incoming, policy: &Policy, room: &Room) -> Result<Held, ReadError> {
     let mut held = None;
-    let bytes = read_bytes(body, policy, room, &mut held).await?;
+    let bytes = read_bytes(body, policy, policy.body_bytes_max, room, &mut held).await?;
     Ok(Held { bytes, room: held })
+}
+
+/// Reads the whole body of somebody who is not known yet: it must be small, so that it takes no room.
+///
+/// # Errors
+/// As [`read`].
+pub async fn read_small(
+    body: &mut Incoming,
+    policy: &Policy,
+    room: &Room,
+) -> Result<Bytes, ReadError> {
+    let limit_bytes = policy.body_bytes_max.min(SMALL_BYTES);
+    read_bytes(body, policy, limit_bytes, room, &mut None).await
 }
 
 async fn read_bytes(
     body: &mut Incoming,
     policy: &Policy,
+    limit_bytes: usize,
     room: &Room,
     held: &mut Option<OwnedSemaphorePermit>,
 ) -> Result<Bytes, ReadError> {
-    let limit_bytes = policy.body_bytes_max;
     let too_long = || ReadError::TooLong { limit_bytes };
     if body.is_end_stream() {
         return Ok(Bytes::new());

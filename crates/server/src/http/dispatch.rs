@@ -35,7 +35,7 @@ use tokio::time::Instant;
 use self::parameters::Parameters;
 use self::refusal::Refusal;
 use super::activity::Activity;
-use super::body::{self, Room};
+use super::body::{self, ReadError, Room};
 use super::policy::Policy;
 use crate::accounts::{Act, Credential, Identity};
 use crate::dispatch::Dispatch;
@@ -183,7 +183,12 @@ impl Request<'_> {
 
     /// Who asks, if they may do this.
     async fn who_may(&self, act: Act) -> Result<Identity, Refusal> {
-        let header = self.head.headers.get(AUTHORIZATION).ok_or_else(Refusal::unauthorized)?;
+        let mut headers = self.head.headers.get_all(AUTHORIZATION).iter();
+        let header = headers.next().ok_or_else(Refusal::unauthorized)?;
+        // A proxy in front might look at another of them.
+        if headers.next().is_some() {
+            return Err(Refusal::unauthorized());
+        }
         let credential = Credential::parse(header.as_bytes()).ok_or_else(Refusal::unauthorized)?;
         let accounts = &self.dispatch.accounts;
         let known = match accounts.authenticate_now(&credential, self.client) {
@@ -207,6 +212,18 @@ impl Request<'_> {
     async fn body(&mut self) -> Result<Bytes, Refusal> {
         let held = body::read(self.incoming, self.policy, self.room).await;
         Ok(held.map_err(|error| Refusal::of_body(&error))?.into_bytes())
+    }
+
+    /// The body of somebody who is not known yet. Strangers must not take the room of others.
+    async fn small_body(&mut self) -> Result<Bytes, Refusal> {
+        let read = body::read_small(self.incoming, self.policy, self.room).await;
+        read.map_err(|error| match error {
+            ReadError::TooLong { limit_bytes } => Refusal::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!("the body is longer than {limit_bytes} bytes"),
+            ),
+            other => Refusal::of_body(&other),
+        })
     }
 
     /// The body, which must be one JSON value.

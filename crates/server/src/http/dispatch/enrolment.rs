@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::json;
 use wire::Secret;
 
+use super::parameters;
 use super::refusal::Refusal;
 use super::sessions::{note, note_newcomer};
 use super::{Answer, Request, answer};
@@ -42,7 +43,8 @@ pub(super) async fn make_token(request: &mut Request<'_>) -> Answer {
 /// Makes whoever shows a token an agent, and tells it its secret, once.
 pub(super) async fn enrol(request: &mut Request<'_>) -> Answer {
     request.parameters()?;
-    let body = request.json("Invalid JSON").await?;
+    let body = request.small_body().await?;
+    let body = parameters::json(&body).ok_or_else(|| Refusal::bad("Invalid JSON"))?;
     let missing = |_| Refusal::bad("Pass 'token' and 'name' in a JSON object");
     let Enrolment { token, name } = serde_json::from_slice(&body).map_err(missing)?;
     let token = Secret::new(token);

@@ -61,7 +61,7 @@ pub(super) fn refused() -> Refusal {
 }
 
 async fn credentials(request: &mut Request<'_>) -> Result<Credentials, Refusal> {
-    let body = request.body().await?;
+    let body = request.small_body().await?;
     let form = body::form(&request.head.headers, &body).await;
     if let Some(fields) = form.map_err(|error| Refusal::of_body(&error))? {
         let field = |name: &str| {
