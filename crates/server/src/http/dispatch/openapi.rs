@@ -11,7 +11,6 @@ mod events;
 mod files;
 mod later;
 mod later_tasks;
-#[cfg(test)]
 mod page;
 mod schema;
 mod sending;
@@ -87,7 +86,6 @@ struct Operation {
     answers: &'static [Success],
     refusals: &'static [Refused],
     /// Path and query of a request.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the page shows it, which a test makes"))]
     example: &'static str,
 }
 
