@@ -3,7 +3,7 @@
 //! Invariant: memory and idle time are read while every agent is parked; agents are asked to wait so
 //! long that none of them polls again meanwhile.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -85,8 +85,7 @@ fn agents_possible(wanted: usize, server: Process) -> Result<usize, LoadError> {
     Ok(wanted.min(possible))
 }
 
-/// Connects every agent from one of many addresses and lets it poll. The last connection is the
-/// admin's.
+/// Connects every agent from one of many addresses and lets it poll.
 fn park(
     reactor: &mut Reactor,
     dispatch: &Dispatch,
@@ -100,11 +99,11 @@ fn park(
         let id = reactor.adopt(stream)?;
         reactor.send(id, &poll_of(agent))?;
     }
-    let admin = reactor.connect(dispatch.server)?;
     Ok(Parked {
         polling: vec![true; agents.len()],
         agents,
-        admin,
+        server: dispatch.server,
+        admin: None,
         session,
         until: Instant::now(),
         request: Vec::new(),
@@ -125,7 +124,9 @@ struct Parked {
     agents: Vec<Agent>,
     /// Whether the agent waits for a task; otherwise for the answer to its result.
     polling: Vec<bool>,
-    admin: usize,
+    server: SocketAddrV4,
+    /// The connection that sends tasks: opened when it is needed, since a server closes idle ones.
+    admin: Option<usize>,
     session: String,
     until: Instant,
     request: Vec<u8>,
@@ -154,6 +155,7 @@ impl Parked {
         let limit = Duration::from_secs(120);
         self.until = Instant::now() + 2 * limit;
         self.tasks = tasks;
+        self.admin = Some(reactor.connect(self.server)?);
         self.send_task(reactor)?;
         reactor.run("delivering to parked agents", limit, self)
     }
@@ -164,7 +166,10 @@ impl Parked {
         let target = format_args!("/tasks?target={name}");
         write_request(&mut self.request, "POST", target, &self.session, TASK);
         self.began = Instant::now();
-        reactor.send(self.admin, &self.request)
+        match self.admin {
+            Some(admin) => reactor.send(admin, &self.request),
+            None => Ok(()),
+        }
     }
 
     fn answered_admin(&mut self, reactor: &mut Reactor, body: &[u8]) -> Result<(), LoadError> {
@@ -206,7 +211,7 @@ impl Conversation for Parked {
     ) -> Result<usize, LoadError> {
         let Some(answer) = Answer::read(bytes)? else { return Ok(0) };
         let body = answer.ok("a request with parked agents")?;
-        if id == self.admin {
+        if Some(id) == self.admin {
             self.answered_admin(reactor, body)?;
         } else {
             self.answered_agent(reactor, id, body)?;
