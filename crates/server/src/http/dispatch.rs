@@ -193,7 +193,7 @@ impl Request<'_> {
         let accounts = &self.dispatch.accounts;
         let known = match accounts.authenticate_now(&credential, self.client) {
             Some(known) => known,
-            None => accounts.authenticate(&credential, self.client).await,
+            None => Box::pin(accounts.authenticate(&credential, self.client)).await,
         };
         let identity = known?;
         if identity.role.may(act) { Ok(identity) } else { Err(Refusal::unauthorized()) }
@@ -244,28 +244,29 @@ pub(super) async fn answer(endpoint: Endpoint, mut request: Request<'_>) -> Resp
         return Refusal::method(methods).response();
     }
     let request = &mut request;
+    // What comes seldom is kept on the heap, so that a poll that is parked takes no more room than it needs.
     let answer = match endpoint {
-        Endpoint::Login => sessions::login(request).await,
-        Endpoint::Logout => sessions::logout(request).await,
-        Endpoint::Agents => agents::agents(request).await,
-        Endpoint::SelfRegistration => agents::self_registration(request).await,
+        Endpoint::Login => Box::pin(sessions::login(request)).await,
+        Endpoint::Logout => Box::pin(sessions::logout(request)).await,
+        Endpoint::Agents => Box::pin(agents::agents(request)).await,
+        Endpoint::SelfRegistration => Box::pin(agents::self_registration(request)).await,
         Endpoint::Events => events::events(request).await,
-        Endpoint::Stream => stream::stream(request).await,
+        Endpoint::Stream => Box::pin(stream::stream(request)).await,
         Endpoint::Tasks if request.is(&Method::GET) => tasks::poll(request).await,
-        Endpoint::Tasks => tasks::send(request).await,
+        Endpoint::Tasks => Box::pin(tasks::send(request)).await,
         Endpoint::Result => tasks::result(request).await,
-        Endpoint::Lease => tasks::extend(request).await,
-        Endpoint::Output => tasks::add_output(request).await,
-        Endpoint::History => tasks::history(request).await,
-        Endpoint::Task(id) => tasks::task(request, id).await,
-        Endpoint::TaskOutput(id) => tasks::output(request, id).await,
-        Endpoint::EnrolTokens => enrolment::make_token(request).await,
-        Endpoint::Enrol => enrolment::enrol(request).await,
-        Endpoint::NewFile => files::put(request).await,
-        Endpoint::File(id) => files::file(request, id).await,
-        Endpoint::Webhooks => webhooks::webhooks(request).await,
-        Endpoint::Audit => audit::audit(request).await,
-        Endpoint::Sutrc(endpoint) => sutrc::answer(endpoint, request).await,
+        Endpoint::Lease => Box::pin(tasks::extend(request)).await,
+        Endpoint::Output => Box::pin(tasks::add_output(request)).await,
+        Endpoint::History => Box::pin(tasks::history(request)).await,
+        Endpoint::Task(id) => Box::pin(tasks::task(request, id)).await,
+        Endpoint::TaskOutput(id) => Box::pin(tasks::output(request, id)).await,
+        Endpoint::EnrolTokens => Box::pin(enrolment::make_token(request)).await,
+        Endpoint::Enrol => Box::pin(enrolment::enrol(request)).await,
+        Endpoint::NewFile => Box::pin(files::put(request)).await,
+        Endpoint::File(id) => Box::pin(files::file(request, id)).await,
+        Endpoint::Webhooks => Box::pin(webhooks::webhooks(request)).await,
+        Endpoint::Audit => Box::pin(audit::audit(request)).await,
+        Endpoint::Sutrc(endpoint) => Box::pin(sutrc::answer(endpoint, request)).await,
         Endpoint::Health => Ok(answer::ok()),
         Endpoint::Description => openapi::description(),
     };

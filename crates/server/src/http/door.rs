@@ -127,7 +127,9 @@ impl Door {
             return dispatch::answer(endpoint, request).await;
         }
         if let Some(control) = control_routes::find(path) {
-            return control_routes::answer(site, policy, control, client, &head, incoming).await;
+            let answer = control_routes::answer(site, policy, control, client, &head, incoming);
+            // Seldom asked: on the heap, so that other requests are no larger for it.
+            return Box::pin(answer).await;
         }
         let found = site
             .registry
@@ -136,11 +138,14 @@ impl Door {
             .map(|found| (Arc::clone(found.endpoint), found.subpath));
         if let Some((endpoint, subpath)) = found {
             line.files = common_log(&endpoint.runtime);
-            return plugin_routes::answer(site, policy, &endpoint, subpath, client, head, incoming)
-                .await;
+            let answer =
+                plugin_routes::answer(site, policy, &endpoint, subpath, client, head, incoming);
+            return Box::pin(answer).await;
         }
         if let Some(control) = control_routes::find_unslashed_load(path) {
-            return control_routes::answer(site, policy, control, client, &head, incoming).await;
+            let answer = control_routes::answer(site, policy, control, client, &head, incoming);
+            // Seldom asked: on the heap, so that other requests are no larger for it.
+            return Box::pin(answer).await;
         }
         match site.dispatch {
             Some(_) => dispatch::not_found(path),

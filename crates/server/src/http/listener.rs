@@ -100,8 +100,11 @@ impl Listener {
                 Some(acceptor) => {
                     let handshake = acceptor.0.accept(stream);
                     // A failed or slow handshake is the peer's affair.
-                    if let Ok(Ok(stream)) = tokio::time::timeout(limits.header, handshake).await {
-                        serve(Watched::new(stream, activity), door, limits, drain).await;
+                    // On the heap: without it every connection, of plain HTTP too, would be as large.
+                    let handshake = Box::pin(tokio::time::timeout(limits.header, handshake));
+                    if let Ok(Ok(stream)) = handshake.await {
+                        let watched = Watched::new(stream, activity);
+                        Box::pin(serve(watched, door, limits, drain)).await;
                     }
                 }
             }

@@ -1,8 +1,8 @@
 //! The store in a SQLite file.
 //!
-//! Invariant: a change costs rows at the end of a table and nothing elsewhere; what is ordered by agent ([`lazy`]) is
+//! Invariant: a change costs rows at the end of a table and nothing elsewhere; what is ordered by agent (`lazy`) is
 //! brought up to date in bulk behind it. So a write dirties few pages, however many agents and however full the tables.
-//! Handings-out are noted in a file beside it ([`claims`]).
+//! Handings-out are noted in a file beside it (`claims`).
 
 mod claims;
 mod house;
