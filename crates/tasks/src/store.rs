@@ -1,6 +1,6 @@
 //! The seam: what a store must do for the room.
 //!
-//! Invariant, for every backend ([`contract`] checks it): what `then` was told `Ok` about is found again after a new
+//! Invariant, for every backend (`contract` checks it): what `then` was told `Ok` about is found again after a new
 //! start; `then` calls come in the order of the changes, from one thread, and before that nothing of a change is seen.
 //! A store keeps; it decides nothing.
 

@@ -1,7 +1,7 @@
 //! Hashes the passwords that people choose: slowly, and only a few at a time.
 //!
-//! Invariant: at most [`AT_ONCE`] hashes are computed at a time, at most [`WAITING_MAX`] callers wait for
-//! their turn, and none longer than [`WAIT_MAX`], so that a flood of logins costs neither all memory nor
+//! Invariant: at most `AT_ONCE` hashes are computed at a time, at most `WAITING_MAX` callers wait for
+//! their turn, and none longer than `WAIT_MAX`, so that a flood of logins costs neither all memory nor
 //! all time. None is computed on a thread that serves requests.
 
 use std::sync::Arc;

@@ -27,7 +27,7 @@ use ::tasks::{AgentId, TaskId};
 use bytes::Bytes;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
-use http::{Method, Response, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode, Uri};
 use hyper::body::Incoming;
 use plugins::call::Body;
 use tokio::time::Instant;
@@ -136,6 +136,12 @@ pub fn find(path: &str) -> Option<Endpoint> {
 }
 
 impl Endpoint {
+    /// Whether very many requests may wait here at a time.
+    #[must_use]
+    pub fn may_park(self) -> bool {
+        self == Self::Tasks
+    }
+
     fn methods(self) -> &'static [Method] {
         const READ: &[Method] = &[Method::GET, Method::HEAD];
         const WRITE: &[Method] = &[Method::POST];
@@ -167,7 +173,7 @@ pub(super) struct Request<'a> {
     pub(super) client: IpAddr,
     /// Whether the client speaks TLS, to us or to a proxy that we trust.
     pub(super) is_secure: bool,
-    pub(super) head: &'a Parts,
+    pub(super) head: &'a mut Parts,
     pub(super) incoming: &'a mut Incoming,
 }
 
@@ -175,6 +181,15 @@ impl Request<'_> {
     fn is(&self, method: &Method) -> bool {
         // HEAD is GET without the body, which the door sees to.
         self.head.method == method || (method == Method::GET && self.head.method == Method::HEAD)
+    }
+
+    /// The request will wait for so long, and its head is not needed any more. While headers are held, so is the
+    /// buffer that they were read into, and the connection gets another one to read into: thousands of parked polls
+    /// would keep twice the memory.
+    fn park(&mut self, wait: Duration) {
+        self.activity.parks(wait);
+        self.head.headers = HeaderMap::new();
+        self.head.uri = Uri::default();
     }
 
     fn parameters(&self) -> Result<Parameters<'_>, Refusal> {

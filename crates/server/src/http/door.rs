@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode, Version};
+use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use plugins::builtin::files::FileServer;
@@ -97,7 +98,7 @@ impl Door {
         policy: &Policy,
         line: &mut Line,
         client: Client,
-        head: Parts,
+        mut head: Parts,
         incoming: &mut Incoming,
     ) -> Response<Body> {
         if let Some(cors) = &policy.cors
@@ -113,6 +114,9 @@ impl Door {
         if let Some(tasks) = &site.dispatch
             && let Some(endpoint) = dispatch::find(path)
         {
+            if endpoint.may_park() {
+                line.uri = own(&head.uri);
+            }
             let request = dispatch::Request {
                 dispatch: tasks,
                 policy,
@@ -121,7 +125,7 @@ impl Door {
                 client: client.ip,
                 is_secure: site.tls.load().is_some()
                     || came_by_tls(self.peer.ip(), &head.headers, &policy.trusted_proxies),
-                head: &head,
+                head: &mut head,
                 incoming,
             };
             return dispatch::answer(endpoint, request).await;
@@ -152,6 +156,13 @@ impl Door {
             None => error::not_found(path),
         }
     }
+}
+
+/// The same in memory of its own: what hyper gives lies in the buffer of the connection, and keeps it.
+fn own(uri: &Uri) -> Uri {
+    let text = uri.path_and_query().map(|it| Bytes::copy_from_slice(it.as_str().as_bytes()));
+    let own = text.and_then(|text| Uri::from_maybe_shared(text).ok());
+    own.unwrap_or_else(|| uri.clone())
 }
 
 /// HTTP/1.1 asks for exactly one: a proxy in front might go by another than we do.

@@ -34,7 +34,7 @@ const RETRY_MS: u32 = 2000;
 pub(super) async fn stream(request: &mut Request<'_>) -> Answer {
     request.who_may(Act::See).await?;
     let parameters = request.parameters()?;
-    let (dispatch, head) = (request.dispatch, request.head);
+    let (dispatch, head) = (request.dispatch, &*request.head);
     let filter = match parameters.get("agent") {
         None => Filter::default(),
         Some(names) => Filter::parse(names, |name| dispatch.accounts.agent(name).is_some())

@@ -42,7 +42,7 @@ pub(super) async fn poll(request: &mut Request<'_>) -> Answer {
     let wait = parameters.secs("wait", 0, POLL_SECS_MAX)?.unwrap_or(request.dispatch.config.wait);
     let max = parameters.number("max", 1, POLL_TASKS_MAX)?.unwrap_or(1);
     drop(parameters);
-    request.activity.parks(wait);
+    request.park(wait);
     let dispatcher = &request.dispatch.dispatcher;
     let poll = dispatcher.poll(agent_of(&identity), max, lease, Instant::now() + wait);
     let deliveries = request.dispatch.unless_closing(poll).await.unwrap_or(Ok(Vec::new()))?;
