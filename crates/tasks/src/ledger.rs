@@ -383,12 +383,6 @@ impl Ledger {
         true
     }
 
-    /// When [`Ledger::due`] is to be asked again.
-    #[must_use]
-    pub fn next_deadline(&self) -> Option<Instant> {
-        self.deadlines.first().map(|(deadline, _)| *deadline)
-    }
-
     /// Up to `max` tasks whose time has come; the tasks to end are not yet being ended.
     pub fn due(&mut self, now: Instant, max: usize) -> Vec<Due> {
         let mut due = Vec::new();
@@ -451,14 +445,6 @@ impl Ledger {
         self.tasks.get_mut(&id)
     }
 
-    /// All tasks that are handed out, or may be.
-    pub fn claims(&self) -> impl Iterator<Item = (TaskId, &Open)> {
-        self.tasks
-            .iter()
-            .map(|(id, open)| (*id, open))
-            .filter(|(_, open)| matches!(open.phase, Phase::Taken { .. } | Phase::Unsure))
-    }
-
     /// The bell of an agent.
     pub fn bell(&mut self, agent: AgentId) -> Arc<Bell> {
         Arc::clone(&self.desks.entry(agent).or_default().bell)
@@ -491,6 +477,7 @@ impl Ledger {
     }
 
     /// How many tasks wait for an agent.
+    #[cfg(test)]
     #[must_use]
     pub fn queued(&self, agent: AgentId) -> usize {
         self.desks.get(&agent).map_or(0, |desk| desk.queue.len())

@@ -1,13 +1,15 @@
 //! `/agents` and the switch of self-registration.
 
-use http::Method;
+use http::{Method, Response};
+use plugins::call::Body;
 use serde_json::{Value, json};
 use wire::Secret;
 
 use super::refusal::Refusal;
 use super::sessions::{note, note_newcomer};
 use super::{Answer, Request, answer};
-use crate::accounts::{AccountName, Act, ChangeError};
+use crate::accounts::{AccountName, Act, Agent, ChangeError};
+use crate::dispatch::Dispatch;
 use ::tasks::AgentId;
 
 /// Lists, registers, renames or removes agents.
@@ -25,13 +27,16 @@ pub(super) async fn agents(request: &mut Request<'_>) -> Answer {
 
 async fn list(request: &Request<'_>) -> Answer {
     request.who_may(Act::See).await?;
-    let dispatch = request.dispatch;
-    let agents = dispatch.accounts.agents();
+    Ok(listed(request.dispatch, &request.dispatch.accounts.agents()))
+}
+
+/// The names of `agents` in their order, and which of them are there.
+pub(super) fn listed(dispatch: &Dispatch, agents: &[Agent]) -> Response<Body> {
     let names: Vec<Value> = agents.iter().map(|agent| (&*agent.name).into()).collect();
     let is_online = |id: i64| dispatch.dispatcher.is_online(AgentId(id)).into();
     let online: serde_json::Map<String, Value> =
         agents.iter().map(|it| (it.name.to_string(), is_online(it.account.0))).collect();
-    Ok(answer::json(&json!({ "error": false, "agents": names, "online": online })))
+    answer::json(&json!({ "error": false, "agents": names, "online": online }))
 }
 
 /// An agent makes its own account, where that is enabled.

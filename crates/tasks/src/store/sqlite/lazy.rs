@@ -74,6 +74,13 @@ pub(super) struct Slice {
     reaches: Option<u64>,
 }
 
+impl Slice {
+    /// Whether no other slice of its round follows.
+    pub(super) fn ends_round(&self) -> bool {
+        self.reaches.is_some()
+    }
+}
+
 impl Lazy {
     pub(super) fn load(
         database: &Database,
@@ -165,11 +172,6 @@ impl Lazy {
             ids.push(id?);
         }
         Ok(ids)
-    }
-
-    /// Whether `slice` ends a round.
-    pub(super) fn ends_round(slice: &Slice) -> bool {
-        slice.reaches.is_some()
     }
 
     /// Puts rows of one agent into the index.

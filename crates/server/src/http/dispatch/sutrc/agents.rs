@@ -1,15 +1,13 @@
 //! `/agents` of the later protocol.
 
 use http::Method;
-use serde_json::{Map, Value, json};
 use wire::Secret;
 
-use super::super::agents::{remove, rename};
+use super::super::agents::{listed, remove, rename};
 use super::super::refusal::Refusal;
 use super::super::sessions::note_newcomer;
 use super::super::{Answer, Request, answer};
 use crate::accounts::{AccountName, Act, ChangeError};
-use ::tasks::AgentId;
 
 /// Lists, registers, renames or removes agents.
 pub(super) async fn agents(request: &mut Request<'_>) -> Answer {
@@ -26,14 +24,9 @@ pub(super) async fn agents(request: &mut Request<'_>) -> Answer {
 
 async fn list(request: &Request<'_>) -> Answer {
     request.who_may(Act::See).await?;
-    let dispatch = request.dispatch;
-    let mut agents = dispatch.accounts.agents();
+    let mut agents = request.dispatch.accounts.agents();
     agents.sort_by(|a, b| (a.name.len(), &a.name).cmp(&(b.name.len(), &b.name)));
-    let is_online = |id: i64| dispatch.dispatcher.is_online(AgentId(id)).into();
-    let online: Map<String, Value> =
-        agents.iter().map(|it| (it.name.to_string(), is_online(it.account.0))).collect();
-    let names: Vec<&str> = agents.iter().map(|it| &*it.name).collect();
-    Ok(answer::json(&json!({ "error": false, "agents": names, "online": online })))
+    Ok(listed(request.dispatch, &agents))
 }
 
 /// An agent makes its own account by its hardware id, or makes sure that it has one.

@@ -70,7 +70,7 @@ impl Round {
                 surplus.ids.extend(&found.ids);
                 surplus.cuts.extend(&found.cuts);
             }
-            if outcome.is_ok() && Lazy::ends_round(&slice) {
+            if outcome.is_ok() && slice.ends_round() {
                 self.surplus().ids.sort_unstable();
                 self.drop_events(slice);
             } else {
