@@ -1,0 +1,1 @@
+//! Secrets of a machine, and what is kept of them.

@@ -1,0 +1,1 @@
+//! Leases public ports to machines and forwards what arrives there.
