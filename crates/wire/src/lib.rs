@@ -2,6 +2,8 @@
 //!
 //! Invariant: nothing here does I/O, and nothing here knows a runtime.
 
+#[cfg(feature = "container")]
+pub mod container;
 pub mod dispatch;
 pub mod secret;
 
