@@ -1,0 +1,17 @@
+//! The network as a guest's own TCP/IP stack sees it.
+
+mod guest;
+mod lan;
+
+use std::sync::Arc;
+
+use tokio::net::UnixStream;
+
+use super::{Network, NetworkPolicy};
+use guest::Guest;
+
+/// A network and a guest on it.
+fn lan(policy: NetworkPolicy) -> (Network, Guest) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    (Network::serve(ours, Arc::new(policy)), Guest::new(theirs))
+}
