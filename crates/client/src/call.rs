@@ -144,17 +144,19 @@ impl Client {
 
     /// The error for an answer with a bad status. Plugins' routes say why in `error`, the others in
     /// `msg`.
-    fn refusal(&self, route: &Route, status: StatusCode, said: &[u8]) -> ClientError {
+    pub(crate) fn refusal(&self, route: &Route, status: StatusCode, said: &[u8]) -> ClientError {
         let said: Option<Value> = serde_json::from_slice(said).ok();
         let words = |field| said.as_ref().and_then(|said| said.get(field)).and_then(Value::as_str);
         let unauthorized = |hint| ClientError::Unauthorized { url: self.base_url.clone(), hint };
+        let is_stranger = status == StatusCode::UNAUTHORIZED;
         match (words("msg"), words("error")) {
-            (Some("Authorization failure"), _) if self.key.is_some() => unauthorized(
-                "it does not take this session, or its role may not do that; `gatehouse login` \
-                 begins another",
-            ),
-            (Some("Authorization failure"), _) => {
-                unauthorized("log in with `gatehouse login`, or set GATEHOUSE_TOKEN")
+            (Some(msg), _) if is_stranger || msg == "Authorization failure" => {
+                unauthorized(if self.key.is_some() {
+                    "it does not take this session, or its role may not do that; `gatehouse login` \
+                     begins another"
+                } else {
+                    "log in with `gatehouse login`, or set GATEHOUSE_TOKEN"
+                })
             }
             (Some(error), _) => {
                 ClientError::Refused { status: status.as_u16(), error: error.to_owned() }

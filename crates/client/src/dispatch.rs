@@ -147,7 +147,7 @@ impl Client {
         self.get(&Route::new("audit").with_some("before", before).with_some("limit", limit))
     }
 
-    fn get<T: DeserializeOwned>(&self, route: &Route) -> Result<T, ClientError> {
+    pub(crate) fn get<T: DeserializeOwned>(&self, route: &Route) -> Result<T, ClientError> {
         self.json(Method::GET, route, &[], SendBody::none(), ANSWER)
     }
 

@@ -1,4 +1,5 @@
-//! Typed calls to a running server: its plugins, agents, tasks, events and files.
+//! Typed calls to a running server: its plugins, agents, tasks, events, files and
+//! machines.
 //!
 //! Invariant: the key goes to the one address that was given, in a header, and nowhere else: no
 //! redirect is followed, no proxy of the environment is used, no error shows it.
@@ -8,6 +9,7 @@ mod call;
 mod dispatch;
 mod error;
 mod files;
+mod machines;
 mod stream;
 mod tasks;
 
@@ -22,6 +24,7 @@ use wire::Secret;
 use call::{NOTHING, Patience, Route};
 pub use error::ClientError;
 pub use files::{Fetched, Progress, Upload};
+pub use machines::{Creating, Creation};
 pub use stream::{EventStream, Streamed};
 pub use tasks::{HistoryFilter, Output, SendOptions};
 
@@ -126,6 +129,15 @@ impl Client {
     #[must_use]
     pub fn base_url(&self) -> &str {
         &self.base_url
+    }
+
+    /// The server's name or address alone; of IPv6 without brackets.
+    #[must_use]
+    pub fn host(&self) -> String {
+        // The address was read when this client was made.
+        let uri: Result<Uri, _> = self.base_url.parse();
+        let host = uri.ok().and_then(|uri| uri.host().map(str::to_owned)).unwrap_or_default();
+        host.trim_matches(['[', ']']).to_owned()
     }
 
     fn names(&self, route: &Route) -> Result<Vec<String>, ClientError> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use ureq::SendBody;
-use ureq::http::Method;
+use ureq::http::{HeaderMap, Method};
 use wire::dispatch::{Gap, StreamedEvent};
 
 use crate::call::{Patience, Route};
@@ -56,10 +56,7 @@ impl Client {
         let mut headers = vec![("Accept", "text/event-stream"), ("Cache-Control", "no-store")];
         headers.extend(after.map(|after| ("Last-Event-ID", after)));
         let response = self.send(Method::GET, &route, &headers, SendBody::none(), SILENT)?;
-        let is_stream = response.headers().get("content-type").is_some_and(|kind| {
-            kind.to_str().is_ok_and(|kind| kind.starts_with("text/event-stream"))
-        });
-        if !is_stream {
+        if !is_stream(response.headers()) {
             return Err(self.unexpected(&route, "it is not a stream of events"));
         }
         let reader = Box::new(BufReader::new(response.into_body().into_reader()));
@@ -109,17 +106,23 @@ impl EventStream {
     }
 }
 
+/// Whether an answer with these headers is a stream of events.
+pub(crate) fn is_stream(headers: &HeaderMap) -> bool {
+    let kind = headers.get("content-type").and_then(|kind| kind.to_str().ok());
+    kind.is_some_and(|kind| kind.starts_with("text/event-stream"))
+}
+
 /// One message of the stream, by the rules for `text/event-stream`.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Message {
+pub(crate) struct Message {
     /// The field `event`.
-    kind: String,
+    pub(crate) kind: String,
     id: Option<String>,
-    data: String,
+    pub(crate) data: String,
 }
 
 /// Reads up to the next empty line; `None` at the end. What the end cuts off is no message.
-fn read_message(reader: &mut dyn BufRead) -> io::Result<Option<Message>> {
+pub(crate) fn read_message(reader: &mut dyn BufRead) -> io::Result<Option<Message>> {
     let mut message = Message::default();
     let mut left = MESSAGE_BYTES_MAX;
     let mut any = false;

@@ -11,6 +11,8 @@ use super::{Client, ClientError};
 
 /// The calls about agents, tasks, events and files.
 mod dispatch;
+/// The calls about machines.
+mod machines;
 
 /// Answers one request with `status` (more headers may follow in it) and `body`; gives the request
 /// when joined.
@@ -140,6 +142,13 @@ fn a_server_without_tls_is_not_spoken_to_in_the_clear() {
         Err(ClientError::NotTrusted { .. } | ClientError::CannotConnect { .. })
     ));
     drop(server);
+}
+
+#[test]
+fn the_host_is_told_without_its_port() {
+    for (url, host) in [("http://a.b:1/x", "a.b"), ("https://[::1]:2", "::1")] {
+        assert_eq!(Client::new(url, None, None).unwrap().host(), host);
+    }
 }
 
 #[test]

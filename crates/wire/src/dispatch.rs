@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use crate::Secret;
+use crate::secret::exposed;
 
 /// Somebody's JSON, as it was sent.
 pub type Json = Box<RawValue>;
@@ -19,7 +20,7 @@ pub type Json = Box<RawValue>;
 #[derive(Debug, Clone, Deserialize)]
 pub struct Login {
     /// What authorizes from now on.
-    #[serde(deserialize_with = "secret")]
+    #[serde(deserialize_with = "exposed::deserialize")]
     pub token: Secret,
     /// `admin`, `operator` or `viewer`, where the server tells.
     pub role: Option<String>,
@@ -295,10 +296,6 @@ pub struct Audit {
 /// Tells a field that is `null` from one that is not there.
 fn present<'de, D: Deserializer<'de>>(field: D) -> Result<Option<Json>, D::Error> {
     Json::deserialize(field).map(Some)
-}
-
-fn secret<'de, D: Deserializer<'de>>(field: D) -> Result<Secret, D::Error> {
-    String::deserialize(field).map(Secret::new)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 #[cfg(feature = "container")]
 pub mod container;
 pub mod dispatch;
+pub mod machines;
 pub mod secret;
 
 pub use secret::Secret;

@@ -36,6 +36,30 @@ impl std::fmt::Debug for Secret {
     }
 }
 
+/// For `#[serde(with = "wire::secret::exposed")]`: the field of a message or a file whose very purpose is
+/// to carry the secret.
+pub mod exposed {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::Secret;
+
+    /// Writes the text itself.
+    ///
+    /// # Errors
+    /// Those of the serializer.
+    pub fn serialize<S: Serializer>(secret: &Secret, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(secret.expose())
+    }
+
+    /// Reads a text, which is a secret from here on.
+    ///
+    /// # Errors
+    /// When it is no text.
+    pub fn deserialize<'de, D: Deserializer<'de>>(field: D) -> Result<Secret, D::Error> {
+        String::deserialize(field).map(Secret::new)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::Secret;
