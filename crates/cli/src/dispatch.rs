@@ -1,4 +1,4 @@
-//! The commands about agents, tasks and events: which there are, and what they find around them.
+//! The commands about agents, tasks, events and machines: which there are, and what they find around them.
 
 use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
@@ -12,13 +12,16 @@ use crate::audit::{self, AuditArgs};
 use crate::events::{self, EventsArgs};
 use crate::file::{self, FileArgs};
 use crate::login::{self, LoginArgs, LogoutArgs};
+use crate::machine::kept::Kept;
+use crate::machine::{self, MachineArgs};
+use crate::programs::System;
 use crate::screen::Screen;
-use crate::session::{Configured, ServerOptions, Sessions, Surroundings, TOKEN_VARIABLE};
+use crate::session::{self, Configured, ServerOptions, Sessions, Surroundings, TOKEN_VARIABLE};
 use crate::task::{self, TaskArgs};
 use crate::webhook::{self, WebhookArgs};
 use crate::{CliError, Outcome, end};
 
-/// A command about agents, tasks or events.
+/// A command about agents, tasks, events or machines.
 #[derive(Debug, Clone, clap::Subcommand)]
 pub enum DispatchCommand {
     /// Begin a session with a server; its password is asked for, or read from standard input
@@ -41,6 +44,8 @@ pub enum DispatchCommand {
     Webhook(WebhookArgs),
     /// Show who did what
     Audit(AuditArgs),
+    /// Borrow temporary machines with SSH, and give them back
+    Machine(MachineArgs),
 }
 
 impl DispatchCommand {
@@ -51,7 +56,10 @@ impl DispatchCommand {
         let token = std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.is_empty());
         let around = Surroundings {
             token: token.map(Secret::new),
-            sessions: Sessions::of_user(),
+            sessions: session::state_of_user().as_deref().map(Sessions::below),
+            kept: session::state_of_user().as_deref().map(Kept::below),
+            home: session::home_of_user(),
+            programs: &System,
             configured,
             ask: &login::ask,
             on_interrupt: &on_interrupt,
@@ -92,6 +100,7 @@ impl DispatchCommand {
             Self::File(args) => file::run(args, around, screen),
             Self::Webhook(args) => webhook::run(args, around, screen),
             Self::Audit(args) => audit::run(args, around, screen),
+            Self::Machine(args) => machine::run(args, around, screen),
         }
     }
 
@@ -109,6 +118,7 @@ impl DispatchCommand {
             Self::File(args) => &args.server,
             Self::Webhook(args) => &args.server,
             Self::Audit(args) => &args.server,
+            Self::Machine(args) => &args.server,
         }
     }
 }

@@ -1,13 +1,18 @@
-//! A tiny HTTP server that answers as a test says, and a command run against it.
+//! A tiny HTTP server that answers as a test says, and a command run against it, with other programs that
+//! only note how they were called.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::cell::RefCell;
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use clap::Parser;
 use wire::Secret;
 
 use crate::dispatch::DispatchCommand;
+use crate::machine::kept::Kept;
+use crate::programs::Programs;
 use crate::session::{Sessions, Surroundings};
 use crate::{Outcome, Screen};
 
@@ -78,10 +83,50 @@ impl Scripted {
 pub(crate) struct User {
     pub(crate) token: Option<&'static str>,
     pub(crate) sessions: Option<Sessions>,
+    pub(crate) kept: Option<Kept>,
+    pub(crate) home: Option<PathBuf>,
+    pub(crate) programs: Noted,
     /// Looks at results and remarks.
     pub(crate) looks: bool,
     /// Interrupts at once.
     pub(crate) interrupts: bool,
+}
+
+/// A key that nobody has.
+pub(crate) const PUBLIC_KEY: &str =
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIPouCE3CJULFssp87nKlS+zSMSSlLH0eTeL1QJ65dJk6";
+
+/// Programs that only note how they were called.
+#[derive(Default)]
+pub(crate) struct Noted {
+    /// There is an `ssh-keygen`, which makes [`PUBLIC_KEY`].
+    pub(crate) has_keygen: bool,
+    pub(crate) calls: RefCell<Vec<Vec<String>>>,
+}
+
+impl Noted {
+    /// Programs and arguments so far.
+    pub(crate) fn calls(&self) -> Vec<Vec<String>> {
+        self.calls.borrow().clone()
+    }
+}
+
+impl Programs for Noted {
+    fn run(&self, program: &str, arguments: &[String]) -> io::Result<bool> {
+        self.replace(program, arguments)?;
+        if !self.has_keygen {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let file = arguments.last().unwrap();
+        std::fs::write(file, "private")?;
+        std::fs::write(format!("{file}.pub"), format!("{PUBLIC_KEY} made\n"))?;
+        Ok(true)
+    }
+
+    fn replace(&self, program: &str, arguments: &[String]) -> io::Result<()> {
+        self.calls.borrow_mut().push([&[program.to_owned()], arguments].concat());
+        Ok(())
+    }
 }
 
 /// What came of a command.
@@ -101,11 +146,16 @@ struct Program {
 impl User {
     /// Runs `gatehouse` with `arguments` against `server`; the password is `hunter2`.
     pub(crate) fn run(&self, server: &Scripted, arguments: &[&str]) -> Ran {
-        let line = [&["gatehouse"], arguments, &["--url", &server.url]].concat();
+        // Behind the first word: what follows `--` is not ours.
+        let (word, rest) = arguments.split_at(1);
+        let line = [&["gatehouse"], word, &["--url", &server.url], rest].concat();
         let command = Program::try_parse_from(line).unwrap().command;
         let around = Surroundings {
             token: self.token.map(Secret::new),
             sessions: self.sessions.clone(),
+            kept: self.kept.clone(),
+            home: self.home.clone(),
+            programs: &self.programs,
             configured: &|_| Ok(None),
             ask: &|user| Ok((user.unwrap_or("asked").to_owned(), Secret::new("hunter2"))),
             pause: &|_| (),

@@ -13,6 +13,8 @@ use wire::Secret;
 
 use crate::CliError;
 use crate::connection::Connection;
+use crate::machine::kept::Kept;
+use crate::programs::Programs;
 
 /// The environment variable that holds a session's token; it wins over stored ones.
 pub const TOKEN_VARIABLE: &str = "GATEHOUSE_TOKEN";
@@ -49,6 +51,12 @@ pub struct Surroundings<'a> {
     pub token: Option<Secret>,
     /// Where sessions are kept; none without a home.
     pub sessions: Option<Sessions>,
+    /// Where machines are remembered; none without a home.
+    pub kept: Option<Kept>,
+    /// The user's home, where SSH has its keys.
+    pub home: Option<PathBuf>,
+    /// Other programs of this machine.
+    pub programs: &'a dyn Programs,
     /// The server of the configuration file that is named or found, if there is one.
     pub configured: &'a Configured,
     /// Asks for the name of an account, then for its password.
@@ -63,32 +71,65 @@ impl Surroundings<'_> {
     /// A client of the server that `options` mean, with the session there is.
     pub(crate) fn client(&self, options: &ServerOptions) -> Result<Client, CliError> {
         let client = self.stranger(options)?;
-        let stored = || match &self.sessions {
-            Some(sessions) => sessions.load(client.base_url()),
-            None => Ok(None),
-        };
-        let token = match &self.token {
-            Some(token) => Some(token.clone()),
-            None => stored()?,
-        };
-        match token {
+        match self.token_for(&client)? {
             Some(token) => Ok(client.with_key(&token)?),
             None => Ok(client),
         }
     }
 
+    /// A client of the server that `options` mean, with the session there is, else with the global key
+    /// of the configuration file that told the address.
+    pub(crate) fn client_or_keyholder(&self, options: &ServerOptions) -> Result<Client, CliError> {
+        let (client, key) = self.stranger_and_key(options)?;
+        match (self.token_for(&client)?, key) {
+            (Some(token), _) | (None, Some(token)) => Ok(client.with_key(&token)?),
+            (None, None) => Ok(client),
+        }
+    }
+
     /// A client that nobody has logged in.
     pub(crate) fn stranger(&self, options: &ServerOptions) -> Result<Client, CliError> {
-        let (url, ca_file) = match options.url.clone().filter(|url| !url.is_empty()) {
-            Some(url) => (url, None),
-            None => match (self.configured)(options.ini_file.clone())? {
-                Some(configured) => (configured.url, configured.ca_file),
-                None => (USUAL_URL.to_owned(), None),
-            },
-        };
-        let ca_file = options.ca_file.clone().or(ca_file);
-        Ok(Client::new(&url, None, ca_file.as_deref())?)
+        self.stranger_and_key(options).map(|(client, _)| client)
     }
+
+    fn stranger_and_key(
+        &self,
+        options: &ServerOptions,
+    ) -> Result<(Client, Option<Secret>), CliError> {
+        let usual = |url| Connection { url, key: None, ca_file: None };
+        let found = match options.url.clone().filter(|url| !url.is_empty()) {
+            Some(url) => usual(url),
+            None => (self.configured)(options.ini_file.clone())?
+                .unwrap_or_else(|| usual(USUAL_URL.to_owned())),
+        };
+        let ca_file = options.ca_file.clone().or(found.ca_file);
+        Ok((Client::new(&found.url, None, ca_file.as_deref())?, found.key))
+    }
+
+    /// The token for this server, if there is one.
+    fn token_for(&self, client: &Client) -> Result<Option<Secret>, CliError> {
+        match (&self.token, &self.sessions) {
+            (Some(token), _) => Ok(Some(token.clone())),
+            (None, Some(sessions)) => sessions.load(client.base_url()),
+            (None, None) => Ok(None),
+        }
+    }
+}
+
+/// Where programs remember what they must, for this user: `XDG_STATE_HOME`, else `~/.local/state`.
+#[must_use]
+pub fn state_of_user() -> Option<PathBuf> {
+    absolute("XDG_STATE_HOME").or_else(|| Some(home_of_user()?.join(".local/state")))
+}
+
+/// This user's home.
+#[must_use]
+pub fn home_of_user() -> Option<PathBuf> {
+    absolute("HOME")
+}
+
+fn absolute(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).map(PathBuf::from).filter(|directory| directory.is_absolute())
 }
 
 /// The sessions of one user of this machine.
@@ -102,18 +143,6 @@ impl Sessions {
     #[must_use]
     pub fn below(state: &Path) -> Self {
         Self { directory: state.join("gatehouse").join("sessions") }
-    }
-
-    /// Sessions where this user's environment wants them: below `XDG_STATE_HOME`, else below
-    /// `~/.local/state`.
-    #[must_use]
-    pub fn of_user() -> Option<Self> {
-        let absolute = |name| {
-            std::env::var_os(name).map(PathBuf::from).filter(|directory| directory.is_absolute())
-        };
-        let state =
-            absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")))?;
-        Some(Self::below(&state))
     }
 
     fn file(&self, url: &str) -> PathBuf {
@@ -188,6 +217,9 @@ mod tests {
         let surroundings = Surroundings {
             token: None,
             sessions: None,
+            kept: None,
+            home: None,
+            programs: &crate::programs::System,
             configured: &configured,
             ask: &|_| Err(CliError::Refused("asked".into())),
             on_interrupt: &|_| (),

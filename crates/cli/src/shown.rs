@@ -86,6 +86,14 @@ fn new_line(shown: &mut String, depth: usize) {
     shown.extend(std::iter::repeat_n("  ", depth));
 }
 
+/// A time of RFC 3339 as the time where the operator is; what is none stays as it is.
+pub(crate) fn written_time(text: &str) -> String {
+    match text.parse::<jiff::Timestamp>() {
+        Ok(at) => time(at.as_millisecond()),
+        Err(_) => text.to_owned(),
+    }
+}
+
 /// Milliseconds since 1970 as the time where the operator is.
 pub(crate) fn time(milliseconds: i64) -> String {
     match jiff::Timestamp::from_millisecond(milliseconds) {
