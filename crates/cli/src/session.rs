@@ -235,4 +235,38 @@ mod tests {
         check(None, Some("http://b"), "http://b");
         check(Some(""), None, USUAL_URL);
     }
+
+    #[track_caller]
+    fn check_key(token: Option<&str>, url: Option<&str>, sent: Option<&str>) {
+        let server = crate::scripted::serve(|_| ("200 OK", r#"{"machines":[]}"#));
+        let address = server.url.clone();
+        let configured = move |_| {
+            let (url, key) = (address.clone(), Some(Secret::new("configured")));
+            Ok(Some(Connection { url, key, ca_file: None }))
+        };
+        let surroundings = Surroundings {
+            token: token.map(Secret::new),
+            sessions: None,
+            kept: None,
+            home: None,
+            programs: &crate::programs::System,
+            configured: &configured,
+            ask: &|_| Err(CliError::Refused("asked".into())),
+            on_interrupt: &|_| (),
+            pause: &|_| (),
+        };
+        let url = url.map(|_| server.url.clone());
+        let options = ServerOptions { url, ..Default::default() };
+        surroundings.client_or_keyholder(&options).unwrap().machines().unwrap();
+        let request = server.last();
+        let found = request.lines().find_map(|line| line.strip_prefix("authorization: Bearer "));
+        assert_eq!(found, sent);
+    }
+
+    #[test]
+    fn the_configured_key_serves_where_nobody_is_logged_in() {
+        check_key(None, None, Some("configured"));
+        check_key(Some("t0ken"), None, Some("t0ken"));
+        check_key(None, Some("named"), None);
+    }
 }

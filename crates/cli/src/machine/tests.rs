@@ -23,6 +23,12 @@ fn machine(id: &str) -> Value {
     })
 }
 
+/// The same machine with another end.
+fn extended(mut machine: Value) -> Value {
+    machine["expires_at"] = "2999-12-24T11:00:00Z".into();
+    machine
+}
+
 fn created(machine: &Value) -> Value {
     json!({
         "machine": machine, "token": "t0ken", "username": "user_1", "password": "hunter2",
@@ -48,7 +54,8 @@ fn lab(a: Value) -> Scripted {
             ("GET", "") => {
                 (OK.into(), json!({"machines": [a, b], "available": 4, "uptime": 1}).to_string())
             }
-            ("GET" | "PATCH", id) if id[1..] == *A => (OK.into(), a.to_string()),
+            ("GET", id) if id[1..] == *A => (OK.into(), a.to_string()),
+            ("PATCH", id) if id[1..] == *A => (OK.into(), extended(a).to_string()),
             ("DELETE", id) if id[1..] == *A || id[1..] == *B => (OK.into(), "{}".into()),
             ("GET", id) if id[1..].starts_with(&format!("{A}/console")) => {
                 (OK.into(), "boot\r\n\u{1b}[1mlogin:".into())
@@ -282,9 +289,14 @@ fn a_host_key_that_nobody_knows_is_asked_about() {
 /// `ssh` must not be started for A when the server changes these fields after its creation.
 #[track_caller]
 fn check_not_entered(changes: &[(&str, Value)], words: &str) {
+    check_change(machine(A), changes, words);
+}
+
+#[track_caller]
+fn check_change(a: Value, changes: &[(&str, Value)], words: &str) {
     let (_home, user) = somebody();
-    fine(user.run(&lab(machine(A)), &["machine", "create", "--no-ssh-key", "--json"]));
-    let mut changed = machine(A);
+    fine(user.run(&lab(a.clone()), &["machine", "create", "--no-ssh-key", "--json"]));
+    let mut changed = a;
     for (field, value) in changes {
         changed[*field] = value.clone();
     }
@@ -310,6 +322,9 @@ fn a_machine_that_is_not_itself_any_more_is_not_entered() {
     );
     check_not_entered(&[("host_key", "ssh-ed25519 AAAA\nx y z".into())], "is none");
     check_not_entered(&[("username", "-oProxyCommand=x".into())], "which is none");
+    let mut unpinned = machine(A);
+    unpinned["host_key"] = Value::Null;
+    check_change(unpinned, &[("host_key_fingerprint", "SHA256:x".into())], "says now");
     let starting = [("state", "starting".into()), ("port", Value::Null)];
     check_not_entered(&starting, "not ready: it is starting");
 }
@@ -351,11 +366,17 @@ fn an_extension_tells_the_new_end_and_keeps_it() {
     fine(user.run(&server, &["machine", "create", "--json"]));
     let ran = fine(user.run(&server, &["machine", "extend", "0123a", "2h"]));
     assert!(server.last().ends_with("\r\n\r\n{\"ttl\":7200}"), "{}", server.last());
-    assert!(ran.out.starts_with(&format!("{A} until 2999-11-2")), "{}", ran.out);
+    assert!(ran.out.starts_with(&format!("{A} until 2999-12-24 ")), "{}", ran.out);
     let file = home.path().join(format!("state dir/gatehouse/machines/{A}.json"));
     let kept: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
-    assert_eq!((&kept["expires_at"], &kept["token"]), (&machine(A)["expires_at"], &json!("t0ken")));
-    assert_eq!(value(user.run(&server, &["machine", "extend", A, "9", "--json"])), machine(A));
+    assert_eq!(
+        (&kept["expires_at"], &kept["token"]),
+        (&extended(machine(A))["expires_at"], &json!("t0ken"))
+    );
+    assert_eq!(
+        value(user.run(&server, &["machine", "extend", A, "9", "--json"])),
+        extended(machine(A))
+    );
 }
 
 #[test]
