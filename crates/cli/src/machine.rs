@@ -57,8 +57,8 @@ pub enum MachineCommand {
     Ssh {
         /// Its id, or the beginning of it
         id: String,
-        /// A command to run there
-        #[arg(last = true, value_name = "COMMAND")]
+        /// A command to run there; one that begins with a hyphen stands behind --
+        #[arg(trailing_var_arg = true, value_name = "COMMAND")]
         command: Vec<String>,
     },
     /// Have a machine taken back so long from now, instead of when it was to be
