@@ -9,11 +9,16 @@
 //! Not here: who may use a machine and on which public port (`ports`), and how QEMU is told of the socket (`qemu`).
 
 mod connection;
+mod datagrams;
 mod dhcp;
 mod frame;
 mod inbox;
 mod link;
+mod outside;
+mod pace;
 mod policy;
+mod resolver;
+mod route;
 mod stack;
 #[cfg(test)]
 mod tests;
@@ -31,6 +36,7 @@ use tokio::task::JoinSet;
 pub use connection::Connection;
 pub use policy::NetworkPolicy;
 
+use outside::Outside;
 use stack::Shared;
 
 /// The gateway's address, from which this process speaks to the guest.
@@ -62,13 +68,13 @@ impl Network {
     /// # Errors
     /// When the socket does not exist or nobody listens on it.
     pub async fn attach(socket: &Path, policy: Arc<NetworkPolicy>) -> io::Result<Self> {
-        Ok(Self::serve(UnixStream::connect(socket).await?, policy))
+        Ok(Self::serve(UnixStream::connect(socket).await?, Outside::new(policy)))
     }
 
-    fn serve(stream: UnixStream, policy: Arc<NetworkPolicy>) -> Self {
+    fn serve(stream: UnixStream, outside: Outside) -> Self {
         let shared = Arc::new(Shared::new());
         let mut link = JoinSet::new();
-        link.spawn(link::run(stream, Arc::clone(&shared), policy));
+        link.spawn(link::run(stream, Arc::clone(&shared), outside));
         Self { shared, _link: link }
     }
 

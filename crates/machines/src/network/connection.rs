@@ -12,7 +12,7 @@ use smoltcp::iface::SocketHandle;
 use smoltcp::socket::tcp::{RecvError, State};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::stack::Shared;
+use super::stack::{Place, Shared};
 
 /// A TCP connection with the guest. Shutting down its writing half leaves the reading half open; dropped, it closes
 /// in good order where everything that came was read, else by a reset.
@@ -30,6 +30,20 @@ impl Connection {
         let handle = shared.lock().dial(port)?;
         shared.ring();
         Ok(Self { shared: Arc::clone(shared), handle, incoming: true })
+    }
+
+    /// Accepts a flow of the guest that `syn` began; `None` where that cannot be.
+    pub(super) fn accept(place: &Place, syn: &[u8]) -> Option<Self> {
+        let handle = place.shared.lock().accept(place.flow, syn)?;
+        place.shared.ring();
+        Some(Self { shared: Arc::clone(&place.shared), handle, incoming: false })
+    }
+
+    /// Cuts the connection off, so that the guest sees an error and not an end.
+    pub(super) fn cut_off(self) {
+        if let Ok(socket) = self.shared.lock().socket(self.handle) {
+            socket.abort();
+        }
     }
 
     /// Waits until the guest has accepted or refused.

@@ -4,8 +4,9 @@
 //! lock is one machine's own and is held for the work on some frames only, never across a wait or a system call.
 //! Not here: sockets of this host.
 
+use std::collections::HashMap;
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use smoltcp::iface::{Config, Interface, PollResult, SocketHandle, SocketSet};
@@ -18,13 +19,17 @@ use smoltcp::wire::{
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::frame::{MTU, checksums, ipv4_header, who_has_guest};
+use super::frame::{Flow, MTU, checksums, ipv4_header, who_has_guest};
 use super::{GATEWAY, GUEST, PREFIX_BITS};
 
 /// Connections at once, both ways together.
 const CONNECTIONS_MAX: usize = 512;
 /// Of these, opened by this host. The rest is left to the guest, so neither side can use up the other's.
 const INCOMING_MAX: usize = 256;
+/// Flows of the guest to the outside.
+const FLOWS_MAX: usize = CONNECTIONS_MAX - INCOMING_MAX;
+/// Flows to the outside that are being dialled at once.
+const DIALLING_MAX: usize = 32;
 /// What a connection buffers, each way.
 const BUFFER_BYTES: usize = 64 * 1024;
 /// What waits for QEMU to take it; beyond this nothing more is read from the guest nor sent to it.
@@ -93,6 +98,41 @@ impl Shared {
     }
 }
 
+/// How far a flow to the outside is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FlowState {
+    /// The outside is being called; the guest waits.
+    Dialling,
+    /// Both sides are connected.
+    Open,
+}
+
+/// The place of a flow among the guest's; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) shared: Arc<Shared>,
+    pub(super) flow: Flow,
+}
+
+impl Place {
+    /// A place for a new flow; `None` where all are taken.
+    pub(super) fn take(shared: &Arc<Shared>, flow: Flow) -> Option<Self> {
+        let mut stack = shared.lock();
+        let dialling = stack.flows.values().filter(|state| **state == FlowState::Dialling).count();
+        if stack.flows.len() >= FLOWS_MAX || dialling >= DIALLING_MAX {
+            return None;
+        }
+        stack.flows.insert(flow, FlowState::Dialling);
+        Some(Self { shared: Arc::clone(shared), flow })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.shared.lock().flows.remove(&self.flow);
+    }
+}
+
 /// Frames on their way to QEMU, each after its length.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
@@ -139,6 +179,8 @@ pub(super) struct Stack {
     outbox: Outbox,
     /// Connections whose owner is gone, and until when they may take to end.
     closing: Vec<(SocketHandle, Instant)>,
+    /// The guest's TCP flows to the outside.
+    flows: HashMap<Flow, FlowState>,
     /// Where frames for the guest go: to the hardware address that it used last.
     guest: EthernetAddress,
     born: Instant,
@@ -172,6 +214,7 @@ impl Stack {
             sockets: SocketSet::new(Vec::new()),
             outbox,
             closing: Vec::new(),
+            flows: HashMap::new(),
             guest,
             born: Instant::now(),
             incoming: 0,
@@ -302,6 +345,35 @@ impl Stack {
         socket.connect(self.interface.context(), guest, local).map_err(io::Error::other)?;
         self.incoming += 1;
         Ok(self.sockets.add(socket))
+    }
+
+    /// How far a flow to the outside is; `None` where it is not known.
+    pub(super) fn flow(&self, flow: &Flow) -> Option<FlowState> {
+        self.flows.get(flow).copied()
+    }
+
+    /// How many flows to the outside there are.
+    #[cfg(test)]
+    pub(super) fn flows_open(&self) -> usize {
+        self.flows.len()
+    }
+
+    /// Accepts a flow to the outside whose other end is there, in the name of whom the guest called. `syn` is the
+    /// frame that asked. `None` where there is no room or the guest has meanwhile begun something else.
+    pub(super) fn accept(&mut self, flow: Flow, syn: &[u8]) -> Option<SocketHandle> {
+        if self.ended || self.sockets.iter().count() >= CONNECTIONS_MAX {
+            return None;
+        }
+        let mut socket = new_socket();
+        socket.listen(IpEndpoint::new((*flow.to.ip()).into(), flow.to.port())).ok()?;
+        let handle = self.sockets.add(socket);
+        self.take(syn);
+        if self.sockets.get::<Socket<'_>>(handle).state() != State::SynReceived {
+            self.sockets.remove(handle);
+            return None;
+        }
+        self.flows.insert(flow, FlowState::Open);
+        Some(handle)
     }
 
     /// A port from which no connection goes; there are far more than connections.

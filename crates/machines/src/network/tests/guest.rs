@@ -19,6 +19,9 @@ pub(super) const MAC: EthernetAddress = EthernetAddress([0x52, 0x54, 0, 0x12, 0x
 /// No wait of a test is longer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long it sleeps at most before it looks again at what a test waits for.
+const GLANCE: Duration = Duration::from_millis(5);
+
 /// A guest.
 pub(super) struct Guest {
     stream: UnixStream,
@@ -123,7 +126,7 @@ impl Guest {
             let delay = self
                 .interface
                 .poll_delay(now, &self.sockets)
-                .map_or(PATIENCE, |delay| Duration::from_micros(delay.total_micros()));
+                .map_or(GLANCE, |delay| Duration::from_micros(delay.total_micros()));
             let interest = if self.unsent.is_empty() {
                 tokio::io::Interest::READABLE
             } else {
@@ -131,7 +134,7 @@ impl Guest {
             };
             tokio::select! {
                 ready = self.stream.ready(interest) => { ready.unwrap(); }
-                () = tokio::time::sleep(delay.max(Duration::from_micros(100))) => {}
+                () = tokio::time::sleep(delay.clamp(Duration::from_micros(100), GLANCE)) => {}
             }
         }
     }

@@ -10,6 +10,7 @@ use smoltcp::wire::{EthernetAddress, Icmpv4Packet, Icmpv4Repr, IpAddress};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
+use super::super::outside::Outside;
 use super::super::{GATEWAY, GUEST, NAME_SERVER, Network, NetworkPolicy};
 use super::guest::Guest;
 use super::lan;
@@ -170,7 +171,7 @@ async fn a_network_is_attached_again_after_a_restart() {
 #[tokio::test]
 async fn dhcp_gives_the_one_address_with_gateway_and_name_server() {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let _network = Network::serve(ours, Arc::default());
+    let _network = Network::serve(ours, Outside::new(Arc::default()));
     let mut guest = Guest::without_address(theirs);
     let handle = guest.sockets.add(dhcpv4::Socket::new());
     let (address, router, servers) = guest
