@@ -3,11 +3,12 @@
 //! Invariant: no word of a request can hold a space or a line end, whatever it was made of.
 
 use std::fmt::Write;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ring::rand::{SecureRandom, SystemRandom};
+use tokio::time::timeout;
 use wire::Secret;
 use zeroize::Zeroizing;
 
@@ -23,6 +24,8 @@ const GREETING: &str = "gatehouse-agent 1";
 const SEED_BYTES: usize = 64;
 /// The longest request, in bytes: the agent reads no more.
 const LINE_BYTES_MAX: usize = 16 * 1024;
+/// How long the agent may take over a request; an emulated guest on a busy host needs a tenth of a second.
+const ANSWER_MAX: Duration = Duration::from_secs(20);
 /// The longest name of a user.
 const USER_CHARS_MAX: usize = 32;
 
@@ -137,7 +140,10 @@ async fn ask(vm: &dyn Vm, request: &'static str, line: Secret) -> Result<String,
     if line.expose().len() >= LINE_BYTES_MAX {
         return Err(failed(format!("the request is longer than {LINE_BYTES_MAX} bytes")));
     }
-    vm.ask_agent(line).await.map_err(|error| failed(super::excerpt(&error.to_string(), None)))
+    match timeout(ANSWER_MAX, vm.ask_agent(line)).await {
+        Ok(answer) => answer.map_err(|error| failed(super::excerpt(&error.to_string(), None))),
+        Err(_) => Err(failed(format!("no answer within {} seconds", ANSWER_MAX.as_secs()))),
+    }
 }
 
 fn nothing_more(request: &'static str, answer: String) -> Result<(), GuestError> {

@@ -285,6 +285,13 @@ async fn an_agent_that_says_no_or_something_else_is_an_error_that_says_which() {
     agent::hello(&guest).await.unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_does_not_answer_is_not_waited_for_for_ever() {
+    let guest = FakeGuest { is_mute: true, ..FakeGuest::new() };
+    let error = agent::refresh(&guest, None).await.unwrap_err().to_string();
+    assert!(error.contains("no answer within 20 seconds"), "{error}");
+}
+
 #[test]
 fn an_excerpt_is_one_bounded_line_without_the_secret() {
     let secret = Secret::new("s3cret");

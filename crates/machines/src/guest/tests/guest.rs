@@ -51,6 +51,8 @@ pub(crate) struct FakeGuest {
     /// What the agent was asked, and what it answers.
     pub(crate) asked: Mutex<Vec<String>>,
     pub(crate) answer: Result<String, String>,
+    /// Whether the agent never answers.
+    pub(crate) is_mute: bool,
     pub(crate) ended: watch::Sender<Option<Ending>>,
     /// The other ends of connections that nothing is said on.
     pub(crate) silent: Mutex<Vec<DuplexStream>>,
@@ -65,6 +67,7 @@ impl FakeGuest {
             commands: Arc::default(),
             asked: Mutex::default(),
             answer: Ok(String::new()),
+            is_mute: false,
             ended: watch::channel(None).0,
             silent: Mutex::default(),
         }
@@ -120,6 +123,9 @@ impl Vm for FakeGuest {
 
     fn ask_agent(&self, request: Secret) -> Later<'_, io::Result<String>> {
         self.asked.lock().unwrap().push(request.expose().to_owned());
+        if self.is_mute {
+            return Box::pin(std::future::pending());
+        }
         Box::pin(ready(self.answer.clone().map_err(io::Error::other)))
     }
 
