@@ -13,5 +13,6 @@ pub mod shutdown;
 pub mod site;
 pub mod sockets;
 pub mod startup;
+pub mod tcp;
 pub mod watch;
 pub mod webhooks;

@@ -26,6 +26,7 @@ pub struct ServerSide {
     state: State,
     generation: Generation,
     session: Option<Session>,
+    is_secured: bool,
 }
 
 #[derive(Debug)]
@@ -107,6 +108,7 @@ impl ServerSide {
             state: State::KeyLength,
             generation: Generation::Four,
             session: None,
+            is_secured: false,
         }
     }
 
@@ -125,6 +127,12 @@ impl ServerSide {
     #[must_use]
     pub fn generation(&self) -> Generation {
         self.generation
+    }
+
+    /// Whether the keys were exchanged.
+    #[must_use]
+    pub fn is_secured(&self) -> bool {
+        self.is_secured
     }
 
     /// Goes on as far as the bytes suffice.
@@ -208,6 +216,7 @@ impl ServerSide {
                 Some(word) => {
                     word?;
                     self.state = State::Length;
+                    self.is_secured = true;
                     return Ok(Some(Next::Secured));
                 }
             },

@@ -1,0 +1,133 @@
+//! A connected client, as handlers and listeners see it.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::SystemTime;
+
+use ring::digest;
+use tokio::sync::watch;
+use wire::container::{Generation, Request, Response};
+
+/// A client and its connection. Copies are the same client.
+#[derive(Debug, Clone)]
+pub struct Client(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    id: String,
+    address: SocketAddr,
+    connected_at: SystemTime,
+    is_closed: watch::Sender<bool>,
+    generation: OnceLock<Generation>,
+    request: OnceLock<Request>,
+    owner: OnceLock<String>,
+    answer: Mutex<Option<Response>>,
+}
+
+impl Client {
+    pub(super) fn new(address: SocketAddr) -> Self {
+        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+        let hash = digest::digest(&digest::SHA256, address.ip().to_string().as_bytes());
+        let mut id: String =
+            hash.as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+        id.truncate(7);
+        Self(Arc::new(Inner {
+            id,
+            address,
+            connected_at: SystemTime::now(),
+            is_closed: watch::Sender::new(false),
+            generation: OnceLock::new(),
+            request: OnceLock::new(),
+            owner: OnceLock::new(),
+            answer: Mutex::new(None),
+        }))
+    }
+
+    /// By which logs name it: the first seven digits of the SHA-256 of its address.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.0.id
+    }
+
+    /// Where it comes from. An IPv4 address is one, however the socket sees it.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.0.address
+    }
+
+    /// Since when it is connected.
+    #[must_use]
+    pub fn connected_at(&self) -> SystemTime {
+        self.0.connected_at
+    }
+
+    /// Its generation, once its request is there; that of today's clients before.
+    #[must_use]
+    pub fn generation(&self) -> Generation {
+        self.0.generation.get().copied().unwrap_or(Generation::Four)
+    }
+
+    /// Its request, once it is there and keeps the rules.
+    #[must_use]
+    pub fn request(&self) -> Option<&Request> {
+        self.0.request.get()
+    }
+
+    /// By whose access token it came in.
+    #[must_use]
+    pub fn owner(&self) -> Option<&str> {
+        self.0.owner.get().map(String::as_str)
+    }
+
+    /// Ends its session: nothing more is read, done or answered for it.
+    pub fn close(&self) {
+        self.0.is_closed.send_replace(true);
+    }
+
+    /// Whether its session was ended.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        *self.0.is_closed.borrow()
+    }
+
+    /// Answers its request in the place of whoever would have, when that was said before the request was carried out.
+    pub fn answer_with(&self, response: Response) {
+        *self.0.answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(response);
+    }
+
+    pub(super) fn take_answer(&self) -> Option<Response> {
+        self.0.answer.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Waits until its session is ended by [`Client::close`].
+    pub(super) async fn closed(&self) {
+        // The sender lives as long as this client.
+        let _ = self.0.is_closed.subscribe().wait_for(|closed| *closed).await;
+    }
+
+    pub(super) fn learn_generation(&self, generation: Generation) {
+        let _ = self.0.generation.set(generation);
+    }
+
+    pub(super) fn learn_request(&self, request: &Request) {
+        let _ = self.0.request.set(request.clone());
+    }
+
+    pub(super) fn learn_owner(&self, owner: String) {
+        let _ = self.0.owner.set(owner);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Client;
+
+    #[test]
+    fn a_client_is_named_by_its_address_alone() {
+        let id = |address: &str| Client::new(address.parse().unwrap()).id().to_owned();
+        // `printf 127.0.0.1 | sha256sum`
+        assert_eq!(id("127.0.0.1:5"), "12ca17b");
+        assert_eq!(id("[::ffff:127.0.0.1]:6"), "12ca17b");
+        assert_ne!(id("127.0.0.2:5"), "12ca17b");
+    }
+}

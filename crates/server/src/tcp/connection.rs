@@ -1,0 +1,362 @@
+//! One client: keys, one request, one answer.
+//!
+//! Invariant: nothing is awaited without a limit but the handler of a request; while a handler runs whose result the
+//! client alone needs, the client is watched, and when it is gone the handler is dropped.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use wire::container::{
+    Complaint, Next, Refusal, Request, Response, ServerSide, Unlock, Unlocked, Unreadable,
+};
+
+use super::events::{Event, RuntimeError};
+use super::listener::{Shared, drained};
+use super::places::Place;
+use super::verbs::{Call, Failure, Handler, Reply};
+use super::{Client, access_tokens};
+
+/// Bytes read at once. They lie on the stack of who reads, not in the connection.
+const READ_BYTES: usize = 4 << 10;
+
+/// A client that was let in.
+#[derive(Debug)]
+pub(super) struct Served {
+    pub(super) shared: Arc<Shared>,
+    pub(super) stream: TcpStream,
+    pub(super) client: Client,
+    pub(super) place: Place,
+}
+
+/// Why a connection ended early.
+#[derive(Debug)]
+enum End {
+    /// The client is gone, or the socket failed.
+    Io(io::Error),
+    /// The client broke the protocol.
+    Refused(Refusal),
+    /// It took too long.
+    TimedOut,
+    /// A listener or the door closed it.
+    Closed,
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Io(error) => write!(f, "gone: {error}"),
+            Self::Refused(refusal) => refusal.fmt(f),
+            Self::TimedOut => f.write_str("took too long"),
+            Self::Closed => f.write_str("closed from within"),
+        }
+    }
+}
+
+/// Serves a client until it has its answer or is gone.
+pub(super) async fn serve(served: Served, mut drain: watch::Receiver<Option<Duration>>) {
+    let Served { shared, stream, client, mut place } = served;
+    // Answers are written whole; waiting for more to send would only delay them.
+    let _ = stream.set_nodelay(true);
+    let side = ServerSide::new(Arc::clone(&shared.settings.keys));
+    let mut link = Link { stream, side };
+    // On the heap, and gone before the handler runs.
+    let greeting = Box::pin(greet(&shared, &mut link, &client));
+    let deadline = deadline(&shared);
+    let greeted = tokio::select! {
+        biased;
+        () = client.closed() => Err(End::Closed),
+        _ = drained(&mut drain) => Err(End::Closed),
+        greeted = until(deadline, greeting) => greeted,
+    };
+    let is_secured = link.is_secured();
+    let outcome = match greeted {
+        Ok(request) if place.settle() => attend(&shared, &mut link, &client, request).await,
+        Ok(_) => Err(End::Closed),
+        Err(end) => {
+            // What was said last may explain it: a `0`.
+            let _ = link.try_flush();
+            Err(end)
+        }
+    };
+    if let Err(end) = outcome {
+        tracing::debug!(client = client.id(), "(client ID {}) ended: {end}", client.id());
+    }
+    drop(link);
+    drop(place);
+    if is_secured {
+        shared.teller.tell(Event::ClientClosed(client)).await;
+    }
+}
+
+fn deadline(shared: &Shared) -> Option<Instant> {
+    shared.settings.client_timeout.map(|limit| Instant::now() + limit)
+}
+
+/// `work`, within its time.
+async fn until<T>(
+    deadline: Option<Instant>,
+    work: impl Future<Output = Result<T, End>>,
+) -> Result<T, End> {
+    match deadline {
+        None => work.await,
+        Some(deadline) => match tokio::time::timeout_at(deadline, work).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(End::TimedOut),
+        },
+    }
+}
+
+/// From the first byte to the whole request.
+async fn greet(
+    shared: &Shared,
+    link: &mut Link,
+    client: &Client,
+) -> Result<Result<Request, Unreadable>, End> {
+    shared.teller.tell(Event::Connection(client.clone())).await;
+    loop {
+        if client.is_closed() {
+            return Err(End::Closed);
+        }
+        match link.side.advance() {
+            Next::Read => link.exchange().await?,
+            Next::Unlock(unlock) => {
+                link.flush().await?;
+                let outcome = unlocked(shared, *unlock).await;
+                link.side.unlocked(outcome);
+            }
+            Next::Secured => shared.teller.tell(Event::Client(client.clone())).await,
+            Next::Request(request) => {
+                client.learn_generation(link.side.generation());
+                return Ok(request);
+            }
+            Next::Refused(refusal) => {
+                let _ = link.flush().await;
+                return Err(End::Refused(refusal));
+            }
+            Next::Done => return Err(End::Closed),
+        }
+    }
+}
+
+/// RSA on a thread that may be blocked, when it is this connection's turn.
+async fn unlocked(shared: &Shared, unlock: Unlock) -> Result<Unlocked, Refusal> {
+    let Ok(permit) = Arc::clone(&shared.rsa).acquire_owned().await else {
+        return Err(Refusal::Block);
+    };
+    let work = tokio::task::spawn_blocking(move || {
+        // Held by the work itself: that its client has gone does not make it cost less.
+        let _permit = permit;
+        unlock.run()
+    });
+    work.await.unwrap_or(Err(Refusal::Block))
+}
+
+/// From the request to the last byte of its answer.
+async fn attend(
+    shared: &Shared,
+    link: &mut Link,
+    client: &Client,
+    request: Result<Request, Unreadable>,
+) -> Result<(), End> {
+    // The client is told that its packet may come before it sends it; it waits for this no more.
+    link.flush().await?;
+    let reply = tokio::select! {
+        biased;
+        () = client.closed() => Err(End::Closed),
+        reply = reply(shared, link, client, request) => reply,
+    };
+    let Reply { response, undo, failure } = reply?;
+    if let Some(failure) = failure {
+        tell_failure(shared, client, failure).await;
+    }
+    let outcome = if client.is_closed() {
+        Err(End::Closed)
+    } else {
+        until(deadline(shared), deliver(link, &response)).await
+    };
+    if let (Err(_), Some(undo)) = (&outcome, undo) {
+        undo.await;
+    }
+    outcome
+}
+
+async fn tell_failure(shared: &Shared, client: &Client, failure: Failure) {
+    let Failure { class, text: trace } = failure;
+    let verb = client.request().map_or("request", |request| request.verb.as_str());
+    tracing::error!(client = client.id(), "(client ID {}) {verb} failed: {trace}", client.id());
+    let error = RuntimeError { name: verb.to_owned(), class, trace };
+    let client = Some(client.clone());
+    shared.teller.tell(Event::RuntimeError { error, client }).await;
+}
+
+/// What is to be answered.
+async fn reply(
+    shared: &Shared,
+    link: &mut Link,
+    client: &Client,
+    request: Result<Request, Unreadable>,
+) -> Result<Reply, End> {
+    let refuse = |complaint: &Complaint<'_>| {
+        Ok(Reply::from(Response::refuse(complaint, client.generation())))
+    };
+    let request = match request {
+        Ok(request) => request,
+        Err(Unreadable::NotAnObject) => return refuse(&Complaint::Internal),
+        Err(Unreadable::Malformed(errors)) => {
+            let event = Event::MalformedRequest { client: client.clone(), errors: errors.clone() };
+            shared.teller.tell(event).await;
+            return match client.take_answer() {
+                Some(answer) => Ok(answer.into()),
+                None => refuse(&Complaint::Malformed(&errors)),
+            };
+        }
+    };
+    client.learn_request(&request);
+    tracing::info!(client = client.id(), "(client ID {}) {}", client.id(), request.verb);
+    shared.teller.tell(Event::Request { client: client.clone(), request: request.clone() }).await;
+    if let Some(answer) = client.take_answer() {
+        return Ok(answer.into());
+    }
+    if let Some(tokens) = &shared.settings.access_tokens {
+        match access_tokens::admit(tokens, request.access_token()).await {
+            Ok(owner) => client.learn_owner(owner),
+            Err(access_tokens::NotAdmitted::Missing) => {
+                return refuse(&Complaint::AccessTokenRequired);
+            }
+            Err(access_tokens::NotAdmitted::Invalid) => {
+                return refuse(&Complaint::AccessTokenInvalid);
+            }
+            Err(access_tokens::NotAdmitted::Failed(text)) => {
+                let failure = Some(Failure { class: "AccessTokens", text });
+                return refuse(&Complaint::Internal).map(|reply| Reply { failure, ..reply });
+            }
+        }
+    }
+    let Some(handler) = shared.verbs.get(&request.verb) else {
+        shared.teller.tell(Event::UnknownVerb(client.clone())).await;
+        return match client.take_answer() {
+            Some(answer) => Ok(answer.into()),
+            None => refuse(&Complaint::UnknownVerb),
+        };
+    };
+    let call = Call { client: client.clone(), request, teller: shared.teller.clone() };
+    carry_out(link, &handler, call).await
+}
+
+/// Runs the handler on a task of its own: a panic in it ends nobody else, and dropping it ends it.
+async fn carry_out(link: &mut Link, handler: &Handler, call: Call) -> Result<Reply, End> {
+    let generation = call.client.generation();
+    let mut work = JoinSet::new();
+    work.spawn(handler.run(call));
+    let finished = if handler.ends_with_client() {
+        tokio::select! {
+            biased;
+            finished = work.join_next() => finished,
+            end = link.watch() => return Err(end),
+        }
+    } else {
+        work.join_next().await
+    };
+    match finished {
+        Some(Ok(reply)) => Ok(reply),
+        Some(Err(error)) => {
+            let failure = Some(Failure { class: "Panic", text: error.to_string() });
+            let response = Response::refuse(&Complaint::Internal, generation);
+            Ok(Reply { failure, ..Reply::from(response) })
+        }
+        None => Err(End::Closed),
+    }
+}
+
+/// Sends the answer: its length, and when that is confirmed the rest.
+async fn deliver(link: &mut Link, response: &Response) -> Result<(), End> {
+    if link.side.answer(response).is_err() {
+        let internal = Response::refuse(&Complaint::Internal, link.side.generation());
+        link.side.answer(&internal).map_err(End::Refused)?;
+    }
+    loop {
+        match link.side.advance() {
+            Next::Read => link.exchange().await?,
+            Next::Done => {
+                link.flush().await?;
+                link.stream.shutdown().await?;
+                return Ok(());
+            }
+            Next::Refused(refusal) => return Err(End::Refused(refusal)),
+            Next::Unlock(_) | Next::Secured | Next::Request(_) => return Err(End::Closed),
+        }
+    }
+}
+
+/// The socket and the protocol on it.
+#[derive(Debug)]
+struct Link {
+    stream: TcpStream,
+    side: ServerSide,
+}
+
+impl Link {
+    fn is_secured(&self) -> bool {
+        self.side.is_secured()
+    }
+
+    /// Sends what there is to send, then waits for more bytes.
+    async fn exchange(&mut self) -> Result<(), End> {
+        self.flush().await?;
+        self.read().await
+    }
+
+    async fn flush(&mut self) -> Result<(), End> {
+        let output = self.side.take_output();
+        if !output.is_empty() {
+            self.stream.write_all(&output).await?;
+        }
+        Ok(())
+    }
+
+    /// The same without waiting.
+    fn try_flush(&mut self) -> io::Result<usize> {
+        let output = self.side.take_output();
+        if output.is_empty() { Ok(0) } else { self.stream.try_write(&output) }
+    }
+
+    async fn read(&mut self) -> Result<(), End> {
+        loop {
+            self.stream.readable().await?;
+            let mut bytes = [0; READ_BYTES];
+            match self.stream.try_read(&mut bytes) {
+                Ok(0) => return Err(End::Io(io::ErrorKind::UnexpectedEof.into())),
+                Ok(count) => {
+                    self.side.feed(&bytes[..count]);
+                    return Ok(());
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Waits until the client is gone, or talks too much out of turn.
+    async fn watch(&mut self) -> End {
+        loop {
+            if let Err(end) = self.read().await {
+                return end;
+            }
+            if let Next::Refused(refusal) = self.side.advance() {
+                return End::Refused(refusal);
+            }
+        }
+    }
+}
