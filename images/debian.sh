@@ -104,8 +104,8 @@ tool() {
     shift
     if command -v "$program" >/dev/null; then return 0; fi
     extract "$work/tools" "$@"
-    PATH=$PATH:$work/tools/usr/bin:$work/tools/usr/sbin
-    LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$work/tools/usr/lib/x86_64-linux-gnu
+    PATH=$PATH:$work/tools/usr/bin:$work/tools/usr/sbin:$work/tools/bin:$work/tools/sbin
+    LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$work/tools/usr/lib/x86_64-linux-gnu:$work/tools/lib/x86_64-linux-gnu
     export PATH LD_LIBRARY_PATH
     command -v "$program" >/dev/null || fail "$program is missing, and Debian's package has not brought it"
 }
