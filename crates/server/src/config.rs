@@ -6,6 +6,7 @@
 //! The way: text → `ini` or `toml_file` → `source::Document` → `value` (references and types) →
 //! `raw` (each setting by its row of `table`) → `meant` → [`Config`].
 
+pub mod containers;
 mod document;
 mod expansion;
 mod ini;
@@ -84,6 +85,8 @@ pub struct Config {
     pub python: Python,
     /// `[tasks]`, when it names a database.
     pub tasks: Option<TasksConfig>,
+    /// `[containers]`, when there is this section.
+    pub containers: Option<containers::Containers>,
     /// `[log]`.
     pub log: Log,
     /// Every section as plugins see it in `self.config` (section names as written, keys lower-case).

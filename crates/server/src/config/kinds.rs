@@ -10,8 +10,10 @@ use std::time::Duration;
 use serde_json::Value;
 use wire::Secret;
 
+use super::containers::{Accelerator, OnShutdown, PortRange as Ports, TimeLimit};
 use super::spelling;
 use super::{AccessLog, IpNetwork, Level, LogFormat};
+use crate::tcp::ip_filter::IpRule;
 
 /// How a value is read.
 pub(super) struct Kind<T> {
@@ -171,6 +173,69 @@ pub(super) const ACCESS: Kind<AccessLog> =
         _ => None,
     });
 
+/// A port that must be known to be of use.
+pub(super) const OPEN_PORT: Kind<u16> =
+    ranged("a port number", (1, 65535), |value, door| u16::try_from(number(value, door)?).ok());
+
+pub(super) const NAME: Kind<String> = kind("a user name", |value, _| {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    filled(value).filter(|name| name.chars().all(fits) && !name.starts_with('-'))
+});
+
+pub(super) const PORT_RANGE: Kind<Ports> =
+    kind("two port numbers, as in `10000 20000`", |value, _| {
+        let words = match value {
+            Value::Array(items) => items.iter().map(filled).collect::<Option<Vec<_>>>()?,
+            _ => line(value)?.split([' ', '-', ',']).map(str::to_owned).collect(),
+        };
+        let mut numbers =
+            words.iter().filter(|word| !word.is_empty()).map(|word| word.parse().ok());
+        let (first, last) = (numbers.next()??, numbers.next()??);
+        (numbers.next().is_none() && 0 < first && first <= last).then_some(Ports { first, last })
+    });
+
+pub(super) const IP_RULES: Kind<Vec<IpRule>> = kind(
+    "`any`, addresses, networks or ranges, as in `10.0.0.0/8 10.9.0.1-10.9.0.7`",
+    |value, _| words(value)?.iter().map(|word| IpRule::parse(word)).collect(),
+);
+
+pub(super) const ACCELERATOR: Kind<Accelerator> =
+    kind("auto, kvm or qemu", |value, _| match line(value)?.to_ascii_lowercase().as_str() {
+        "auto" => Some(Accelerator::Auto),
+        "kvm" => Some(Accelerator::Kvm),
+        "qemu" => Some(Accelerator::Emulation),
+        _ => None,
+    });
+
+pub(super) const ON_SHUTDOWN: Kind<OnShutdown> =
+    kind("keep or stop", |value, _| match line(value)?.to_ascii_lowercase().as_str() {
+        "keep" => Some(OnShutdown::Keep),
+        "stop" => Some(OnShutdown::Stop),
+        _ => None,
+    });
+
+/// Ten years, in seconds.
+const TIME_SECS_MAX: u64 = 10 * 366 * 24 * 60 * 60;
+
+/// A time, or none.
+pub(super) const TIME_LIMIT: Kind<TimeLimit> =
+    ranged("a whole number of seconds", (0, TIME_SECS_MAX), |value, door| {
+        let secs = number(value, door)?;
+        Some(TimeLimit((secs > 0).then(|| Duration::from_secs(secs))))
+    });
+
+/// A time, or -1 for none.
+pub(super) const TRYOUTS: Kind<TimeLimit> =
+    kind("a whole number of seconds above 0, or -1", |value, _| {
+        match line(value)?.parse::<i64>().ok()? {
+            -1 => Some(TimeLimit(None)),
+            secs => {
+                let secs = u64::try_from(secs).ok().filter(|secs| (1..=86400).contains(secs))?;
+                Some(TimeLimit(Some(Duration::from_secs(secs))))
+            }
+        }
+    });
+
 /// A whole number.
 pub(super) const fn whole(least: u64, greatest: u64) -> Kind<u64> {
     ranged("a whole number", (least, greatest), number)
@@ -307,6 +372,18 @@ shown! {
         AccessLog::Errors => "errors",
         AccessLog::All => "all",
     }.into();
+    Vec<IpRule>: |rules| rules.iter().map(|rule| Value::from(rule.to_string())).collect();
+    Accelerator: |accelerator| match accelerator {
+        Accelerator::Auto => "auto",
+        Accelerator::Kvm => "kvm",
+        Accelerator::Emulation => "qemu",
+    }.into();
+    OnShutdown: |on_shutdown| match on_shutdown {
+        OnShutdown::Keep => "keep",
+        OnShutdown::Stop => "stop",
+    }.into();
+    Ports: |ports| format!("{} {}", ports.first, ports.last).into();
+    TimeLimit: |limit| limit.0.map_or(0, |limit| limit.as_secs()).into();
     Documents: |documents| match &documents.route {
         Some(route) => format!("{route}:{}", documents.directory.display()),
         None => documents.directory.display().to_string(),

@@ -16,7 +16,7 @@ use super::table as t;
 use super::value::Resolver;
 use super::{
     Config, Cors, FileServer, Limits, Log, Network, Overrides, Paths, Python, TasksConfig, Tls,
-    mask, parameters,
+    containers, mask, parameters,
 };
 
 /// What the document means; `None` when something is wrong with it, which is in `problems` then.
@@ -43,6 +43,7 @@ pub(super) fn config(
     let file_server = file_server(&mut raw, paths_documents);
     let python = python(&mut raw);
     let tasks = tasks(&mut raw, overrides);
+    let containers = containers::read(&mut raw);
     let log = log(&mut raw, overrides);
     remember_others(&mut raw);
     let Raw { warnings, effective, .. } = raw;
@@ -58,6 +59,7 @@ pub(super) fn config(
         file_server: file_server?,
         python: python?,
         tasks: tasks?,
+        containers: containers?,
         log: log?,
         sections: sections(resolver),
         warnings: warnings.into_vec(),

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::containers;
 use super::kinds::{Door, Shown};
 use super::mask;
 use super::problem::{Problem, Problems};
@@ -165,7 +166,7 @@ impl Raw<'_> {
         let document = self.resolver.document;
         for (index, section) in document.sections.iter().enumerate() {
             let name = canonical(&section.name);
-            if !table::owns(&name) {
+            if !table::owns(&name) && !containers::is_passed_over(&name) {
                 self.check_section(&section.name, section.line);
                 self.pass_notes(index);
                 continue;
@@ -178,7 +179,13 @@ impl Raw<'_> {
                 if self.problems.is_full() {
                     return;
                 }
-                if !table::rows_of(&name).any(|row| row.is_called(key)) {
+                if table::rows_of(&name).any(|row| row.is_called(key)) {
+                    continue;
+                }
+                if let Some(instead) = containers::passed_over(&name, key) {
+                    let message = format!("has no meaning here and is passed over: {instead}");
+                    self.warnings.push(self.resolver.problem(node, message));
+                } else {
                     let message = unknown(&name, key);
                     self.problems.push(self.resolver.problem(node, message));
                 }

@@ -49,7 +49,9 @@ pub fn show_json(config: &Config) -> Value {
 /// Every text that must not be shown, the longest first: one may hold another.
 fn secrets(config: &Config) -> Vec<String> {
     let mut found = Vec::new();
-    for effective in config.effective.iter().filter(|effective| effective.secret) {
+    // A default is in the documentation; hiding its text would hide it elsewhere, too.
+    let is_secret = |known: &&Effective| known.secret && known.origin != Origin::Default;
+    for effective in config.effective.iter().filter(is_secret) {
         mask::collect(&effective.value, &mut found);
     }
     let parameters = config.plugin_parameters.values().flatten();

@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use wire::Secret;
 
+use super::containers::{Accelerator, OnShutdown, PortRange, TimeLimit};
 use super::kinds::{self, Documents, Kind, Range};
 use super::{AccessLog, IpNetwork, Level, LogFormat};
+use crate::tcp::ip_filter::IpRule;
 
 /// What is known about a setting, whatever its type.
 #[derive(Debug)]
@@ -74,7 +76,7 @@ pub(super) struct Room {
 }
 
 /// The sections the server owns, in the order they are shown.
-pub(super) const ROOMS: [Room; 11] = [
+pub(super) const ROOMS: [Room; 16] = [
     Room { name: "network", about: "Where to listen and whom to believe." },
     Room { name: "limits", about: "What one peer may cost." },
     Room { name: "paths", about: "Directories and files." },
@@ -92,6 +94,20 @@ pub(super) const ROOMS: [Room; 11] = [
         about: "Tasks for agents and events from them: on when `database` is set. One task, event or result is \
                 at most `body_bytes_max` of [limits] long. See [the operating guide](dispatch.md).",
     },
+    Room {
+        name: "containers",
+        about: "Temporary machines: lent when there is this section. The keys of the older program's file keep their \
+                names, here and in the four sections below; those that have no meaning here (`nat_interface_name`, \
+                the whole of `log_rotation`, …) are passed over with a note. `gatehouse config import` makes this \
+                section of such a file.",
+    },
+    Room {
+        name: "containers.web_server",
+        about: "`/stat`, `/create` and `/destroy` on a port of their own.",
+    },
+    Room { name: "containers.port_forwarding", about: "Ports that lead to machines." },
+    Room { name: "containers.ip_filter", about: "Which addresses may ask for machines." },
+    Room { name: "containers.access_token", about: "Whether every request needs an access token." },
     Room { name: "log", about: "What is written down and where." },
 ];
 
@@ -220,6 +236,106 @@ settings! {
         "How long a file in transfer is kept, when its sender does not say.";
     FILE_USES: u32 = ["tasks"] "file_uses", kinds::times(1, 1_000_000), Some("5"), Start,
         "How often a file in transfer may be fetched, when its sender does not say.";
+
+    STATE: PathBuf = ["containers"] "state", kinds::OWN_PATH, Some("machines"), Start,
+        "Directory of running machines and snapshots; made when it is not there. A relative path begins at the \
+         configuration file, in any case.";
+    IMAGES: PathBuf = ["containers"] "images", kinds::OWN_PATH, None, Start,
+        "Directory of images. Without it `images` in `state`.";
+    DEFAULT_IMAGE: String = ["containers"] "default_image", kinds::FILE_NAME, None, Start,
+        "Image of machines whose client names none. Without it the ISO file, else the small image.";
+    ISO: PathBuf = ["containers"] "container_iso_file_path" [= "container_iso_path"], kinds::PATH, None, Start,
+        "ISO file that machines boot from.";
+    MACHINES_MAX: usize = ["containers"] "max_allowed_running_container_domains" [= "max_allowed_running_containers"],
+        kinds::count(1, 10_000), Some("6"), Start,
+        "Machines at a time.";
+    MEMORY: u32 = ["containers"] "container_memory", kinds::times(32, 1 << 20), Some("1024"), Start,
+        "Memory of a machine, in MiB.";
+    MEMORY_MAX: u32 = ["containers"] "container_memory_max", kinds::times(32, 1 << 20), Some("4096"), Start,
+        "The most that a client may ask for, in MiB.";
+    VCPUS: u32 = ["containers"] "container_vcpus", kinds::times(1, 256), Some("2"), Start,
+        "Processors of a machine.";
+    VCPUS_MAX: u32 = ["containers"] "container_vcpus_max", kinds::times(1, 256), Some("4"), Start,
+        "The most that a client may ask for.";
+    DISK_MB_MAX: u64 = ["containers"] "disk_mb_max", kinds::whole(1, 1 << 24), Some("10240"), Start,
+        "What one machine may write to its disk, in MiB.";
+    CPU_PERCENT_MAX: u32 = ["containers"] "cpu_percent_max", kinds::times(0, 25_600), Some("0"), Start,
+        "Of one processor, for one machine, where control groups allow it. 0 is without limit.";
+    BANDWIDTH_KIB_MAX: u64 = ["containers"] "bandwidth_kib_max", kinds::whole(0, 1 << 24), Some("0"), Start,
+        "KiB a second through the port of one machine, each way. 0 is without limit.";
+    DOMAIN_TYPE: Accelerator = ["containers"] "domain_type", kinds::ACCELERATOR, Some("auto"), Start,
+        "`auto` takes KVM where it works and emulation elsewhere; `qemu` is emulation.";
+    WAIT_MAX_TRYOUT: TimeLimit = ["containers"] "wait_max_tryout", kinds::TRYOUTS, Some("120"), Start,
+        "Seconds until a guest must be ready. -1 is without end.";
+    ENDPOINT_USERNAME: String = ["containers"] "endpoint_username", kinds::NAME, Some("endpoint"), Start,
+        "User of images without our agent, by whom the client's user is made.";
+    ENDPOINT_PASSWORD: Secret = ["containers"] "endpoint_password", kinds::KEY, Some("endpoint"), Start,
+        "That user's password.";
+    ENDPOINT_PORT: u16 = ["containers"] "endpoint_listen_port", kinds::OPEN_PORT, Some("22"), Start,
+        "Port of the SSH server inside such images.";
+    POOL: usize = ["containers"] "pool", kinds::count(0, 1000), Some("0"), Start,
+        "Machines that are kept ready, so that the next client waits for none.";
+    TTL_DEFAULT: TimeLimit = ["containers"] "ttl_default_secs", kinds::TIME_LIMIT, Some("0"), Start,
+        "Lifetime of a machine whose client names none, in seconds. 0 is without end.";
+    TTL_MAX: TimeLimit = ["containers"] "ttl_max_secs", kinds::TIME_LIMIT, Some("0"), Start,
+        "The longest lifetime that a client may ask for, in seconds. 0 is without end.";
+    QUOTA: usize = ["containers"] "quota", kinds::count(0, 10_000), Some("0"), Start,
+        "Machines at a time of one access token or account. 0 is without limit.";
+    INTERNET: bool = ["containers"] "internet", kinds::SWITCH, Some("false"), Start,
+        "Whether guests reach the internet. They never reach this machine or its private networks.";
+    NETWORK_ALLOW: Vec<IpNetwork> = ["containers"] "network_allow", kinds::NETWORKS, Some(""), Start,
+        "Private networks that guests may reach all the same.";
+    ON_SHUTDOWN: OnShutdown = ["containers"] "on_shutdown", kinds::ON_SHUTDOWN, Some("keep"), Start,
+        "What becomes of machines when the server ends: `keep` lets the next server take them over.";
+    SNAPSHOT_FOREIGN: bool = ["containers"] "snapshot_foreign", kinds::SWITCH, Some("false"), Start,
+        "Whether machines of images without our agent start from a snapshot too. Their clones share what such images \
+         keep secret.";
+    SSH_GATEWAY_PORT: u16 = ["containers"] "ssh_gateway_port", kinds::OPEN_PORT, None, Start,
+        "One port for the SSH of all machines.";
+    CONTAINERS_BIND: String = ["containers"] "bind_address", kinds::HOST, Some("0.0.0.0"), Start,
+        "Where the ports of this section listen.";
+    CLASSIC: bool = ["containers"] "classic", kinds::SWITCH, Some("true"), Start,
+        "Whether the encrypted protocol of existing clients is spoken.";
+    CLASSIC_PORT: u16 = ["containers"] "listen_port", kinds::PORT, Some("6150"), Start,
+        "Port of that protocol. 0 takes a free one.";
+    CLIENT_TIMEOUT: TimeLimit = ["containers"] "timeout", kinds::TIME_LIMIT, Some("10"), Start,
+        "Seconds until a client's request must be whole. 0 is without end.";
+    ONETIME_KEYS: bool = ["containers"] "enable_onetime_rsa_keys", kinds::SWITCH, Some("false"), Start,
+        "Whether RSA keys are made anew at each start and kept nowhere.";
+    KEY_PUBLIC: PathBuf = ["containers"] "public_rsa_key_file_path", kinds::OWN_PATH, None, Start,
+        "PEM file of the server's public RSA key; made when it is not there. Without it `public.pem` in `state`.";
+    KEY_PRIVATE: PathBuf = ["containers"] "private_rsa_key_file_path", kinds::OWN_PATH, None, Start,
+        "PEM file of the server's private RSA key. Without it `private.pem` in `state`.";
+    CLASSIC_CONNECTIONS_MAX: usize = ["containers"] "connections_max", kinds::count(8, 1_000_000), Some("4096"), Start,
+        "Clients of that protocol connected at a time. One more takes the place of who has no request yet.";
+    CLASSIC_PER_ADDRESS_MAX: usize = ["containers"] "connections_per_address_max", kinds::count(1, 1_000_000),
+        Some("512"), Start,
+        "Clients without a request yet, of one address.";
+
+    WEB_PORT: u16 = ["containers.web_server"] "listen_port", kinds::PORT, None, Start,
+        "The port; the older program's is 8080. Without it the routes are on the port of [network] alone.";
+    WEB_TLS: bool = ["containers.web_server"] "enable_ssl", kinds::SWITCH, Some("false"), Start,
+        "Whether to speak TLS there. Then both files below are needed.";
+    WEB_KEYFILE: PathBuf = ["containers.web_server"] "ssl_pem_private_key_file_path", kinds::PATH, None, Start,
+        "Private key, PEM.";
+    WEB_CERTFILE: PathBuf = ["containers.web_server"] "ssl_pem_certificate_file_path", kinds::PATH, None, Start,
+        "Certificate chain, PEM.";
+
+    PORT_RANGE: PortRange = ["containers.port_forwarding"] "port_range", kinds::PORT_RANGE, Some("10000 20000"), Start,
+        "First and last port; every machine has one.";
+
+    FILTER_ENABLED: bool = ["containers.ip_filter"] "enabled", kinds::SWITCH, Some("false"), Start,
+        "Whether to filter.";
+    FILTER_DENIED: Vec<IpRule> = ["containers.ip_filter"] "denied_ip_list", kinds::IP_RULES, Some(""), Start,
+        "Who may not. With `any` among them, nobody but who is allowed below.";
+    FILTER_ALLOWED: Vec<IpRule> = ["containers.ip_filter"] "allowed_ip_list", kinds::IP_RULES, Some("any"), Start,
+        "Who may where `any` is denied.";
+
+    TOKENS_ENABLED: bool = ["containers.access_token"] "enabled", kinds::SWITCH, Some("false"), Start,
+        "Whether every request needs one. Make them by `gatehouse access-token add`.";
+    TOKENS_FILE: PathBuf = ["containers.access_token"] "access_token_database_file_path"
+        [= "access_tokens_database_path"], kinds::OWN_PATH, None, Start,
+        "SQLite file of access tokens, as the older program keeps it. Without it `access_token.db` in `state`.";
 
     LEVEL: Level = ["log"] "level", kinds::LEVEL, Some("info"), Hangup,
         "From which severity on. `-v LEVEL` wins.";

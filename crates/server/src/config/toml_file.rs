@@ -6,8 +6,9 @@
 use serde_json::{Map, Number, Value};
 use toml::de::{DeTable, DeValue};
 
+use super::containers;
 use super::problem::{Problem, Problems};
-use super::source::{Document, Entry, Written};
+use super::source::{Document, Entry, Written, canonical};
 
 /// Reads `text`; mistakes go to `problems`, and what could be read is returned all the same.
 pub(super) fn parse(file: &str, text: &str, problems: &mut Problems) -> Document {
@@ -52,6 +53,14 @@ fn put_all(
     for (key, value) in entries {
         let line = lines.of(key.span().start);
         let key = key.get_ref().trim().to_lowercase();
+        let inner = format!("{}.{key}", document.sections[section].name);
+        if let DeValue::Table(table) = value.get_ref()
+            && containers::is_sub_section(&canonical(&inner))
+        {
+            let inner = document.open(&inner, line);
+            put_all(document, inner, table, lines, problems);
+            continue;
+        }
         let outcome = match value.get_ref() {
             DeValue::String(text) => Ok(Written::Text(text.clone().into_owned())),
             other => converted(other).map(Written::Tree),

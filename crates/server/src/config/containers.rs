@@ -1,0 +1,485 @@
+//! `[containers]` and its sub-sections: machines that are lent, and the doors to them.
+//!
+//! Invariant: there is a [`Containers`] when the file has the section; every limit in it is set.
+//! Not here: how a single setting is read (`raw`).
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use wire::Secret;
+
+use super::IpNetwork;
+use super::raw::Raw;
+use super::source::canonical;
+use super::table as t;
+use crate::tcp::IpFilter;
+use crate::tcp::rsa_keys::KeyFiles;
+
+/// Machines that are lent, and the doors to them.
+#[derive(Debug, Clone)]
+pub struct Containers {
+    /// What machines are like and how many there may be.
+    pub machines: Machines,
+    /// The port of the encrypted protocol; `None` when `classic` is off.
+    pub classic: Option<Classic>,
+    /// `[containers.web_server]`: the documented routes on a port of their own, when it has a `listen_port`.
+    pub web_server: Option<WebServer>,
+    /// `bind_address`: where all these ports listen.
+    pub bind_to: String,
+    /// `[containers.ip_filter]`, when enabled: who may connect.
+    pub ip_filter: Option<IpFilter>,
+    /// `[containers.access_token]`, when enabled: the file of access tokens.
+    pub access_tokens: Option<PathBuf>,
+    /// `access_token_database_file_path`: the same, whether enabled or not.
+    pub access_token_file: PathBuf,
+    /// `public_rsa_key_file_path`, `private_rsa_key_file_path`.
+    pub key_files: KeyFiles,
+    /// `ssh_gateway_port`: one port for the SSH of all machines.
+    pub ssh_gateway_port: Option<u16>,
+}
+
+/// What machines are like and how many there may be.
+#[derive(Debug, Clone)]
+pub struct Machines {
+    /// `state`: the folder of running machines and snapshots.
+    pub state: PathBuf,
+    /// `images`: the folder of images.
+    pub images: PathBuf,
+    /// `default_image`: the name of an image in it.
+    pub default_image: Option<String>,
+    /// `container_iso_file_path`: an image that is a bare ISO file; it is the default one when there is no
+    /// `default_image`.
+    pub iso: Option<PathBuf>,
+    /// `max_allowed_running_container_domains`.
+    pub count_max: usize,
+    /// `container_memory`, in MiB.
+    pub memory_mb: u32,
+    /// `container_memory_max`, in MiB: the most that a client may ask for.
+    pub memory_mb_max: u32,
+    /// `container_vcpus`.
+    pub vcpus: u32,
+    /// `container_vcpus_max`: the most that a client may ask for.
+    pub vcpus_max: u32,
+    /// `disk_mb_max`: what one machine may write to its disk, in MiB.
+    pub disk_mb_max: u64,
+    /// `cpu_percent_max`: of one processor; `None`, written 0, is without limit.
+    pub cpu_percent_max: Option<u32>,
+    /// `bandwidth_kib_max`: KiB a second through the forwarded port, each way; `None`, written 0, is without limit.
+    pub bandwidth_kib_max: Option<u64>,
+    /// `domain_type`.
+    pub accelerator: Accelerator,
+    /// `wait_max_tryout`: seconds until a guest must be ready; `None`, written -1, is without end.
+    pub ready_timeout: Option<Duration>,
+    /// `endpoint_username`.
+    pub endpoint_username: String,
+    /// `endpoint_password`.
+    pub endpoint_password: Secret,
+    /// `endpoint_listen_port`.
+    pub endpoint_port: u16,
+    /// `[containers.port_forwarding] port_range`, both ends included.
+    pub ports: PortRange,
+    /// `pool`: machines that are kept ready.
+    pub pool: usize,
+    /// `ttl_default_secs`: a machine's lifetime; `None`, written 0, is without end.
+    pub ttl_default: Option<Duration>,
+    /// `ttl_max_secs`: the longest that a client may ask for; `None`, written 0, is without end.
+    pub ttl_max: Option<Duration>,
+    /// `quota`: machines of one access token or account; `None`, written 0, is without limit.
+    pub quota: Option<usize>,
+    /// `internet`.
+    pub internet: bool,
+    /// `network_allow`: private networks that guests may reach.
+    pub network_allow: Vec<IpNetwork>,
+    /// `on_shutdown`.
+    pub on_shutdown: OnShutdown,
+    /// `snapshot_foreign`: whether images without our agent are snapshotted.
+    pub snapshot_foreign: bool,
+}
+
+/// The port of the encrypted protocol.
+#[derive(Debug, Clone)]
+pub struct Classic {
+    /// `listen_port`.
+    pub port: u16,
+    /// `timeout`: until a client's request must be whole; `None`, written 0, is without end.
+    pub client_timeout: Option<Duration>,
+    /// `enable_onetime_rsa_keys`: keys made anew at each start and kept nowhere.
+    pub has_onetime_keys: bool,
+    /// `connections_max`.
+    pub connections_max: usize,
+    /// `connections_per_address_max`.
+    pub connections_per_address_max: usize,
+}
+
+/// The documented routes on a port of their own.
+#[derive(Debug, Clone)]
+pub struct WebServer {
+    /// `listen_port`.
+    pub port: u16,
+    /// `ssl_pem_certificate_file_path` and `ssl_pem_private_key_file_path`, when `enable_ssl` is on.
+    pub tls: Option<super::Tls>,
+}
+
+/// What runs guests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accelerator {
+    /// KVM where it works, else emulation.
+    Auto,
+    /// KVM, or nothing.
+    Kvm,
+    /// Emulation in software.
+    Emulation,
+}
+
+/// What becomes of machines when the server ends in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnShutdown {
+    /// They run on; the next server takes them over.
+    Keep,
+    /// They are ended.
+    Stop,
+}
+
+/// Ports, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PortRange {
+    /// The first.
+    pub first: u16,
+    /// The last; not below the first.
+    pub last: u16,
+}
+
+/// A limit of time that can be switched off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TimeLimit(pub(super) Option<Duration>);
+
+/// Keys of the older program that are passed over, and what to do instead.
+const PASSED_OVER: [(&str, &str, &str); 11] = [
+    ("containers", "nat_interface_name", NETWORK),
+    ("containers", "bridge_interface_name", NETWORK),
+    ("containers", "log_file_path", "set `file` in [log]"),
+    ("containers", "pid_file_path", "set `pidfile` in [paths]"),
+    ("containers", "user", "start the server as the user that it should be"),
+    ("containers.web_server", "log_file_path", "set `file` in [log]"),
+    ("containers.web_server", "pid_file_path", "set `pidfile` in [paths]"),
+    ("containers.web_server", "user", "start the server as the user that it should be"),
+    (LOG_ROTATION, "enabled", ROTATION),
+    (LOG_ROTATION, "log_archive_folder_path", ROTATION),
+    (LOG_ROTATION, "max_log_lines_amount", ROTATION),
+];
+const NETWORK: &str = "machines need no interface of the host";
+const ROTATION: &str = "have logrotate send SIGHUP, upon which the log is opened again";
+/// A section without settings of ours.
+const LOG_ROTATION: &str = "containers.log_rotation";
+
+/// What to do instead of setting `key`, where the older program knew it and here it has no meaning.
+pub(super) fn passed_over(section: &str, key: &str) -> Option<&'static str> {
+    if section == LOG_ROTATION {
+        return Some(ROTATION);
+    }
+    let known = PASSED_OVER.iter().find(|known| (known.0, known.1) == (section, key));
+    known.map(|known| known.2)
+}
+
+/// Whether a table of that name inside of another is a section.
+pub(super) fn is_sub_section(name: &str) -> bool {
+    name.contains('.') && (t::owns(name) || name == LOG_ROTATION)
+}
+
+/// Whether the name is one of a section that only the older program had.
+pub(super) fn is_passed_over(name: &str) -> bool {
+    canonical(name) == LOG_ROTATION
+}
+
+/// `None`: something is wrong. `Some(None)`: there is no such section, so there are no machines.
+pub(super) fn read(raw: &mut Raw<'_>) -> Option<Option<Containers>> {
+    let machines = machines(raw);
+    let classic = classic(raw);
+    let web_server = web_server(raw);
+    let bind_to = raw.read(&t::CONTAINERS_BIND);
+    let ip_filter = ip_filter(raw);
+    let has_tokens = raw.read(&t::TOKENS_ENABLED);
+    let token_file = raw.read(&t::TOKENS_FILE);
+    let public = raw.read(&t::KEY_PUBLIC);
+    let private = raw.read(&t::KEY_PRIVATE);
+    let ssh_gateway_port = raw.read(&t::SSH_GATEWAY_PORT);
+    let sections = &raw.resolver.document.sections;
+    let is_there = sections.iter().any(|section| {
+        let name = canonical(&section.name);
+        name == "containers" || is_sub_section(&name)
+    });
+    let machines = machines?;
+    let beside = |path: Option<PathBuf>, name: &str| path.unwrap_or(machines.state.join(name));
+    let key_files =
+        KeyFiles { public: beside(public, "public.pem"), private: beside(private, "private.pem") };
+    let access_token_file = beside(token_file, "access_token.db");
+    raw.amend(&t::KEY_PUBLIC.row, &key_files.public);
+    raw.amend(&t::KEY_PRIVATE.row, &key_files.private);
+    raw.amend(&t::TOKENS_FILE.row, &access_token_file);
+    let containers = Containers {
+        classic: classic?,
+        web_server: web_server?,
+        bind_to: bind_to?,
+        ip_filter: ip_filter?,
+        access_tokens: has_tokens?.then(|| access_token_file.clone()),
+        access_token_file,
+        key_files,
+        ssh_gateway_port,
+        machines,
+    };
+    Some(is_there.then_some(containers))
+}
+
+fn machines(raw: &mut Raw<'_>) -> Option<Machines> {
+    let state = raw.read(&t::STATE);
+    let images = raw.read(&t::IMAGES);
+    let default_image = raw.read(&t::DEFAULT_IMAGE);
+    let iso = raw.read(&t::ISO);
+    let count_max = raw.read(&t::MACHINES_MAX);
+    let memory_mb = raw.read(&t::MEMORY);
+    let memory_mb_max = raw.read(&t::MEMORY_MAX);
+    let vcpus = raw.read(&t::VCPUS);
+    let vcpus_max = raw.read(&t::VCPUS_MAX);
+    let disk_mb_max = raw.read(&t::DISK_MB_MAX);
+    let cpu_percent_max = raw.read(&t::CPU_PERCENT_MAX);
+    let bandwidth_kib_max = raw.read(&t::BANDWIDTH_KIB_MAX);
+    let accelerator = raw.read(&t::DOMAIN_TYPE);
+    let ready_timeout = raw.read(&t::WAIT_MAX_TRYOUT);
+    let endpoint_username = raw.read(&t::ENDPOINT_USERNAME);
+    let endpoint_password = raw.read(&t::ENDPOINT_PASSWORD);
+    let endpoint_port = raw.read(&t::ENDPOINT_PORT);
+    let ports = raw.read(&t::PORT_RANGE);
+    let pool = raw.read(&t::POOL);
+    let ttl_default = raw.read(&t::TTL_DEFAULT);
+    let ttl_max = raw.read(&t::TTL_MAX);
+    let quota = raw.read(&t::QUOTA);
+    let internet = raw.read(&t::INTERNET);
+    let network_allow = raw.read(&t::NETWORK_ALLOW);
+    let on_shutdown = raw.read(&t::ON_SHUTDOWN);
+    let snapshot_foreign = raw.read(&t::SNAPSHOT_FOREIGN);
+    let state = state?;
+    let images = images.unwrap_or_else(|| state.join("images"));
+    raw.amend(&t::IMAGES.row, &images);
+    let (count_max, ports) = (count_max?, ports?);
+    check_range(raw, count_max, ports);
+    Some(Machines {
+        state,
+        images,
+        default_image,
+        iso,
+        count_max,
+        memory_mb: memory_mb?,
+        memory_mb_max: memory_mb_max?.max(memory_mb?),
+        vcpus: vcpus?,
+        vcpus_max: vcpus_max?.max(vcpus?),
+        disk_mb_max: disk_mb_max?,
+        cpu_percent_max: cpu_percent_max.map(|percent| (percent > 0).then_some(percent))?,
+        bandwidth_kib_max: bandwidth_kib_max.map(|kib| (kib > 0).then_some(kib))?,
+        accelerator: accelerator?,
+        ready_timeout: ready_timeout?.0,
+        endpoint_username: endpoint_username?,
+        endpoint_password: endpoint_password?,
+        endpoint_port: endpoint_port?,
+        ports,
+        pool: pool?,
+        ttl_default: ttl_default?.0,
+        ttl_max: ttl_max?.0,
+        quota: quota.map(|count| (count > 0).then_some(count))?,
+        internet: internet?,
+        network_allow: network_allow?,
+        on_shutdown: on_shutdown?,
+        snapshot_foreign: snapshot_foreign?,
+    })
+}
+
+/// Every machine needs a port.
+fn check_range(raw: &mut Raw<'_>, count_max: usize, ports: PortRange) {
+    let count = usize::from(ports.last - ports.first) + 1;
+    if count >= count_max {
+        return;
+    }
+    let rows = [&t::PORT_RANGE.row, &t::MACHINES_MAX.row];
+    if let Some(node) = rows.iter().find_map(|row| raw.given(row)) {
+        let message =
+            format!("{count} ports are not enough for {count_max} machines: widen `port_range`");
+        raw.problems.push(raw.resolver.problem(node, message));
+    }
+}
+
+/// `Some(None)`: switched off.
+fn classic(raw: &mut Raw<'_>) -> Option<Option<Classic>> {
+    let is_on = raw.read(&t::CLASSIC);
+    let port = raw.read(&t::CLASSIC_PORT);
+    let client_timeout = raw.read(&t::CLIENT_TIMEOUT);
+    let has_onetime_keys = raw.read(&t::ONETIME_KEYS);
+    let connections_max = raw.read(&t::CLASSIC_CONNECTIONS_MAX);
+    let per_address_max = raw.read(&t::CLASSIC_PER_ADDRESS_MAX);
+    let classic = Classic {
+        port: port?,
+        client_timeout: client_timeout?.0,
+        has_onetime_keys: has_onetime_keys?,
+        connections_max: connections_max?,
+        connections_per_address_max: per_address_max?,
+    };
+    Some(is_on?.then_some(classic))
+}
+
+/// `Some(None)`: it has no port.
+fn web_server(raw: &mut Raw<'_>) -> Option<Option<WebServer>> {
+    let port = raw.read(&t::WEB_PORT);
+    let has_tls = raw.read(&t::WEB_TLS);
+    let keyfile = raw.read(&t::WEB_KEYFILE);
+    let certfile = raw.read(&t::WEB_CERTFILE);
+    let Some(port) = port else { return Some(None) };
+    if !has_tls? {
+        return Some(Some(WebServer { port, tls: None }));
+    }
+    for (missing, row) in
+        [(keyfile.is_none(), &t::WEB_KEYFILE.row), (certfile.is_none(), &t::WEB_CERTFILE.row)]
+    {
+        if missing {
+            raw.needs(row, &t::WEB_TLS.row);
+        }
+    }
+    let tls = super::Tls { certfile: certfile?, keyfile: keyfile? };
+    Some(Some(WebServer { port, tls: Some(tls) }))
+}
+
+/// `Some(None)`: switched off.
+fn ip_filter(raw: &mut Raw<'_>) -> Option<Option<IpFilter>> {
+    let is_on = raw.read(&t::FILTER_ENABLED);
+    let denied = raw.read(&t::FILTER_DENIED);
+    let allowed = raw.read(&t::FILTER_ALLOWED);
+    let filter = IpFilter { denied: denied?, allowed: allowed? };
+    Some(is_on?.then_some(filter))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use super::super::{Config, Overrides};
+    use super::{Accelerator, Containers, OnShutdown, PortRange};
+
+    fn load(text: &str) -> Config {
+        Config::embedded("f", text, &Overrides::default(), &|_| None).unwrap()
+    }
+
+    fn read(text: &str) -> Containers {
+        load(text).containers.unwrap()
+    }
+
+    #[track_caller]
+    fn check_problem(text: &str, expected: &str) {
+        let problems = Config::embedded("f", text, &Overrides::default(), &|_| None).unwrap_err();
+        assert!(problems.to_string().contains(expected), "{problems}");
+    }
+
+    #[test]
+    fn without_the_section_there_are_no_machines_and_with_it_every_default() {
+        assert!(load("").containers.is_none());
+        let containers = read("[containers]");
+        let (machines, classic) = (&containers.machines, containers.classic.unwrap());
+        assert_eq!((classic.port, classic.client_timeout), (6150, Some(Duration::from_secs(10))));
+        assert_eq!((machines.count_max, machines.memory_mb, machines.vcpus), (6, 1024, 2));
+        assert_eq!(machines.ports, PortRange { first: 10000, last: 20000 });
+        assert_eq!(machines.endpoint_password.expose(), "endpoint");
+        assert_eq!(machines.images, Path::new("machines/images"));
+        assert_eq!(containers.key_files.private, Path::new("machines/private.pem"));
+        assert!(!machines.internet && machines.ttl_default.is_none() && machines.quota.is_none());
+        assert_eq!(machines.on_shutdown, OnShutdown::Keep);
+        assert!(containers.web_server.is_none() && containers.access_tokens.is_none());
+        assert!(containers.ip_filter.is_none());
+    }
+
+    const INI: &str = "
+        [containers]
+        max_allowed_running_containers = 3
+        timeout = 0
+        domain_type = qemu
+        wait_max_tryout = -1
+        ttl_max_secs = 60
+        [containers.web_server]
+        listen_port = 8080
+        [Containers.Port_Forwarding]
+        port_range = list:int:10000 int:10002
+        [containers.ip_filter]
+        enabled = yes
+        denied_ip_list = any
+        allowed_ip_list = 10.0.0.1 10.1.0.0/16
+        [containers.access_token]
+        enabled = true
+        access_token_database_file_path = t.db
+    ";
+    const TOML: &str = "
+        [containers]
+        max_allowed_running_container_domains = 3
+        timeout = 0
+        domain_type = 'qemu'
+        wait_max_tryout = -1
+        ttl_max_secs = 60
+        ip_filter = { enabled = true, denied_ip_list = ['any'], allowed_ip_list = ['10.0.0.1', '10.1.0.0/16'] }
+        [containers.web_server]
+        listen_port = 8080
+        [containers.port_forwarding]
+        port_range = [10000, 10002]
+        [containers.access_token]
+        enabled = true
+        access_token_database_file_path = 't.db'
+    ";
+
+    #[test]
+    fn both_languages_say_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("f.toml");
+        std::fs::write(&file, TOML).unwrap();
+        let toml = Config::load(&file, &Overrides::default(), &|_| None).unwrap();
+        for containers in [read(INI), toml.containers.unwrap()] {
+            assert_eq!(containers.machines.count_max, 3);
+            assert_eq!(containers.classic.unwrap().client_timeout, None);
+            assert_eq!(containers.machines.accelerator, Accelerator::Emulation);
+            assert_eq!(containers.machines.ready_timeout, None);
+            assert_eq!(containers.machines.ttl_max, Some(Duration::from_secs(60)));
+            assert_eq!(containers.web_server.unwrap().port, 8080);
+            assert_eq!(containers.machines.ports, PortRange { first: 10000, last: 10002 });
+            let filter = containers.ip_filter.unwrap();
+            assert!(filter.admits("10.1.2.3".parse().unwrap()));
+            assert!(!filter.admits("10.2.2.3".parse().unwrap()));
+            assert_eq!(containers.access_tokens.unwrap().file_name().unwrap(), "t.db");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_told() {
+        check_problem(
+            "[containers]\nmax_allowed_running_container_domains = 9\n[containers.port_forwarding]\nport_range = 10-17",
+            "8 ports are not enough for 9 machines",
+        );
+        check_problem("[containers.port_forwarding]\nport_range = 20 10", "two port numbers");
+        check_problem("[containers.ip_filter]\ndenied_ip_list = nobody", "`any`, addresses");
+        check_problem("[containers]\nlisten_prt = 1", "did you mean `listen_port`?");
+        check_problem("[containers]\nwait_max_tryout = 0", "above 0, or -1");
+        check_problem(
+            "[containers.web_server]\nlisten_port = 1\nenable_ssl = on",
+            "needs `ssl_pem",
+        );
+    }
+
+    #[test]
+    fn keys_without_a_meaning_here_are_passed_over_with_a_note() {
+        let text = "[containers]\nnat_interface_name = virbr0\nuser = anweddol\n[containers.log_rotation]\naction = delete";
+        let warnings: Vec<String> = load(text).warnings.iter().map(ToString::to_string).collect();
+        assert_eq!(warnings.len(), 3, "{warnings:?}");
+        assert!(warnings[0].contains("machines need no interface of the host"), "{warnings:?}");
+        assert!(warnings[2].contains("logrotate"), "{warnings:?}");
+    }
+
+    #[test]
+    fn the_documented_password_is_no_secret_elsewhere() {
+        let shown = super::super::show(&load("[containers]"));
+        assert!(shown.contains("endpoint_username = endpoint "), "{shown}");
+        let shown = super::super::show(&load("[containers]\nendpoint_password = hush"));
+        assert!(!shown.contains("hush"), "{shown}");
+    }
+}
