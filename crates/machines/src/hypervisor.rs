@@ -3,6 +3,9 @@
 //! Invariant: a virtual machine whose handle is gone still runs; only [`Vm::kill`], the guest itself or a fault ends it.
 //! Not here: users, ports and lifetimes, which the manager gives and takes.
 
+#[cfg(test)]
+pub(crate) mod contract;
+
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -92,6 +95,9 @@ pub enum HypervisorError {
     },
 }
 
+/// A machine whose guest answers, and how it came to run.
+pub type Started = (Arc<dyn Vm>, Start);
+
 /// What runs virtual machines.
 pub trait Hypervisor: fmt::Debug + Send + Sync {
     /// What it is, for people: program, version, accelerator.
@@ -99,7 +105,7 @@ pub trait Hypervisor: fmt::Debug + Send + Sync {
 
     /// Starts a machine and waits until its guest answers: the agent of an image that has one, else the SSH server's
     /// greeting. Dropped while it waits, it leaves no process behind.
-    fn start(&self, boot: Boot) -> Later<'_, Result<(Arc<dyn Vm>, Start), HypervisorError>>;
+    fn start(&self, boot: Boot) -> Later<'_, Result<Started, HypervisorError>>;
 
     /// Finds a machine that was started by an earlier server; `None` where it does not run any more.
     fn adopt(&self, boot: Boot) -> Later<'_, Result<Option<Arc<dyn Vm>>, HypervisorError>>;

@@ -1,1 +1,405 @@
-//! Runs virtual machines with QEMU.
+//! Runs virtual machines with QEMU, which is driven directly: a process and a monitor socket per machine.
+//!
+//! Invariant: a machine's files lie in its own folder and its process is known by that folder, so that every process is
+//! found again after the server was killed at any moment. A machine is a clone of a snapshot where its identity can be
+//! made its own, and boots otherwise, for a reason that is told.
+//!
+//! Not here: who gets a machine, for how long, and what is done in it.
+
+mod accelerator;
+mod agent_socket;
+mod command;
+mod launch;
+mod orphans;
+mod process;
+mod program;
+mod qmp;
+mod snapshot;
+mod template;
+#[cfg(test)]
+mod tests;
+mod vm;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::time::timeout;
+
+pub use self::accelerator::{Accelerator, Wanted};
+use self::command::{MONITOR_SOCKET, Memory, NETWORK_SOCKET, Plan};
+use self::launch::{Folder, Running};
+pub use self::process::User;
+use self::process::{Handle, Process};
+use self::program::{Program, stamp};
+use self::qmp::Qmp;
+use self::snapshot::Snapshots;
+use self::template::{Recipe, Template};
+use self::vm::QemuVm;
+use crate::hypervisor::{Boot, Hypervisor, HypervisorError, Later, Start, Started, Vm};
+use crate::image::{Image, Media};
+use crate::machine::MachineId;
+use crate::network::Network;
+pub use crate::network::NetworkPolicy;
+
+/// How long the guest of a clone may take to answer; it takes some hundredths of a second.
+const CLONE_LIMIT: Duration = Duration::from_secs(20);
+/// How long a guest's SSH server may take to greet before its state is saved without that.
+const WARM_UP_LIMIT: Duration = Duration::from_secs(5);
+/// How long the monitor of a machine that an earlier server left may take to answer.
+const ADOPT_LIMIT: Duration = Duration::from_secs(5);
+
+/// How QEMU is used.
+#[derive(Debug, Clone)]
+pub struct QemuSettings {
+    /// The program: a path, or a name that is looked for in `PATH`.
+    pub program: PathBuf,
+    /// How guests' code is run.
+    pub accelerator: Wanted,
+    /// Whom QEMU runs as; as the server where absent. Must be able to read the images and to pass through the folders
+    /// above the machines' folders.
+    pub user: Option<User>,
+    /// Where snapshots are kept: some 100 MB each. May be in memory.
+    pub snapshots: PathBuf,
+    /// What guests may reach.
+    pub network: Arc<NetworkPolicy>,
+    /// Whether machines are started from snapshots where that is safe.
+    pub snapshot: bool,
+    /// Whether also those whose images have no agent of ours: their clones share keys and random numbers.
+    pub snapshot_foreign: bool,
+    /// How long a guest may take to boot.
+    pub ready_within: Duration,
+}
+
+/// Runs virtual machines with QEMU.
+#[derive(Debug)]
+pub struct Qemu {
+    settings: QemuSettings,
+    program: Program,
+    accelerator: Accelerator,
+    snapshots: Snapshots,
+}
+
+impl Qemu {
+    /// Looks at the installed QEMU, finds out which accelerator works, and ends what was left of making snapshots.
+    ///
+    /// # Errors
+    /// When QEMU is missing or too old, when KVM is wanted and does not work, or when the folder cannot be used.
+    pub async fn open(settings: QemuSettings) -> Result<Self, HypervisorError> {
+        let program = Program::find(&settings.program).await?;
+        if let Ok(left) = orphans::find(&settings.snapshots, settings.user) {
+            for orphan in left {
+                end(&orphan.handle).await;
+            }
+        }
+        let snapshots = Snapshots::open(settings.snapshots.clone())?;
+        let accelerator = choose(&settings, &program, snapshots.folder()).await?;
+        Ok(Self { settings, program, accelerator, snapshots })
+    }
+
+    /// Makes the snapshot that machines of this kind are started from, so that the first need not wait for it.
+    ///
+    /// # Errors
+    /// Why there is none, in words.
+    pub async fn prepare(&self, image: &Image, memory_mb: u32, vcpus: u32) -> Result<(), String> {
+        self.template(image, memory_mb, vcpus).await.map(drop)
+    }
+
+    async fn template(
+        &self,
+        image: &Image,
+        memory_mb: u32,
+        vcpus: u32,
+    ) -> Result<(Arc<Template>, Recipe), String> {
+        if !self.settings.snapshot {
+            return Err("snapshots are switched off".to_owned());
+        }
+        if !image.has_agent && !self.settings.snapshot_foreign {
+            return Err(
+                "the image has no agent that could give a clone an identity of its own".to_owned()
+            );
+        }
+        if matches!(image.media, Media::Disk { .. }) {
+            return Err("snapshots of disk images are not made".to_owned());
+        }
+        let recipe = self
+            .recipe(image, memory_mb, vcpus)
+            .map_err(|error| format!("image {}: {error}", image.name))?;
+        let build = async |folder: &Path| self.build(image, &recipe, folder).await;
+        let template = self.snapshots.template(&recipe, build).await?;
+        Ok((template, recipe))
+    }
+
+    fn plan<'a>(
+        &'a self,
+        name: &'a str,
+        directory: &'a Path,
+        image: &'a Image,
+        memory: Memory,
+    ) -> Plan<'a> {
+        let (program, accelerator) = (&self.program, self.accelerator);
+        Plan {
+            program,
+            accelerator,
+            name,
+            directory,
+            media: &image.media,
+            memory_mb: 0,
+            vcpus: 1,
+            memory,
+        }
+    }
+
+    fn recipe(&self, image: &Image, memory_mb: u32, vcpus: u32) -> std::io::Result<Recipe> {
+        let plan = Plan {
+            memory_mb,
+            vcpus,
+            ..self.plan("template", Path::new(""), image, Memory::Template)
+        };
+        let files: Vec<&PathBuf> = match &image.media {
+            Media::Kernel { kernel, initrd, .. } => vec![kernel, initrd],
+            Media::Iso(iso) => vec![iso],
+            Media::Disk { disk, .. } => vec![disk],
+        };
+        let stamps = files.into_iter().map(|path| {
+            stamp(path).map_err(|error| {
+                std::io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+            })
+        });
+        Ok(Recipe {
+            format: Recipe::FORMAT,
+            image: image.name.clone(),
+            image_sha256: image.sha256.clone(),
+            image_stamps: stamps.collect::<Result<_, _>>()?,
+            program: self.program.version_text.clone(),
+            program_stamp: self.program.stamp.clone(),
+            arguments: command::arguments(&plan),
+            processor: if self.accelerator == Accelerator::Kvm {
+                accelerator::processor()
+            } else {
+                String::new()
+            },
+            memory_mb,
+            vcpus,
+        })
+    }
+
+    /// Boots a guest and leaves its state in `folder`.
+    async fn build(
+        &self,
+        image: &Image,
+        recipe: &Recipe,
+        folder: &Path,
+    ) -> Result<(), HypervisorError> {
+        let name = format!("gatehouse-template-{}", image.name);
+        let plan = self.plan(&name, folder, image, Memory::Template);
+        let plan = Plan { memory_mb: recipe.memory_mb, vcpus: recipe.vcpus, ..plan };
+        let (vm, guard) = self.running(&plan, image, self.settings.ready_within, None).await?;
+        // Has the guest run once what every login runs.
+        let _ = timeout(WARM_UP_LIMIT, vm.greeting()).await;
+        let failed =
+            |error: std::io::Error| HypervisorError::Start(format!("saving its state: {error}"));
+        snapshot::save(vm.qmp(), vm.folder(), folder).await.map_err(failed)?;
+        // It has been told to quit.
+        guard.handle.gone().await;
+        if self.settings.user.is_some() && self.program.knows_rom() {
+            template::take_ownership(folder).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Starts what is planned and waits until its guest answers. Who drops the guard ends it.
+    async fn running(
+        &self,
+        plan: &Plan<'_>,
+        image: &Image,
+        limit: Duration,
+        template: Option<&Template>,
+    ) -> Result<(QemuVm, Guard), HypervisorError> {
+        let mut running = Running::start(plan, self.settings.user).await?;
+        let network = match self.attach(&running.folder).await {
+            Ok(network) => network,
+            Err(error) => return Err(running.failed(&error).await),
+        };
+        if let Some(template) = template
+            && let Err(error) = snapshot::restore(&running, &template.devices).await
+        {
+            return Err(running.failed(&error).await);
+        }
+        let guard = Guard::of(running.process.handle());
+        let vm = QemuVm::new(running, network, image.has_agent, true);
+        match timeout(limit, vm.ready()).await {
+            Ok(Ok(())) => Ok((vm, guard)),
+            Ok(Err(why)) => {
+                Err(HypervisorError::Start(format!("{why}; console: {}", vm.last_line().await)))
+            }
+            Err(_) => {
+                Err(HypervisorError::NotReady { secs: limit.as_secs(), last: vm.last_line().await })
+            }
+        }
+    }
+
+    async fn attach(&self, folder: &Folder) -> std::io::Result<Network> {
+        Network::attach(&folder.socket(NETWORK_SOCKET), Arc::clone(&self.settings.network)).await
+    }
+
+    async fn cloned(&self, boot: &Boot) -> Result<(QemuVm, Guard), String> {
+        let (template, recipe) = self.template(&boot.image, boot.memory_mb, boot.vcpus).await?;
+        let name = format!("gatehouse-{}", boot.id);
+        let memory = Memory::Clone(template.folder.clone());
+        let plan = self.plan(&name, &boot.directory, &boot.image, memory);
+        let plan = Plan { memory_mb: boot.memory_mb, vcpus: boot.vcpus, ..plan };
+        match self.running(&plan, &boot.image, CLONE_LIMIT, Some(&template)).await {
+            Ok(cloned) => Ok(cloned),
+            Err(error) => {
+                self.snapshots.reject(&recipe, &error.to_string()).await;
+                Err(format!("no clone could be made: {error}"))
+            }
+        }
+    }
+
+    async fn booted(&self, boot: &Boot) -> Result<(QemuVm, Guard), HypervisorError> {
+        let name = format!("gatehouse-{}", boot.id);
+        let plan = self.plan(&name, &boot.directory, &boot.image, Memory::Own);
+        let plan = Plan { memory_mb: boot.memory_mb, vcpus: boot.vcpus, ..plan };
+        self.running(&plan, &boot.image, self.settings.ready_within, None).await
+    }
+
+    async fn adopted(&self, boot: &Boot) -> Result<Option<Arc<dyn Vm>>, HypervisorError> {
+        let parent = boot.directory.parent().unwrap_or(Path::new("/"));
+        let found = orphans::find(parent, self.settings.user)
+            .map_err(|e| launch::failed("reading", Path::new("/proc"), e))?;
+        let Some(orphan) = found.into_iter().find(|orphan| orphan.folder == boot.directory) else {
+            return Ok(None);
+        };
+        let guard = Guard::of(&orphan.handle);
+        let folder = Folder::open(&boot.directory)?;
+        let connect = async {
+            let qmp = Qmp::connect(&folder.socket(MONITOR_SOCKET)).await?;
+            let status = qmp.ask("query-status", Value::Null).await?;
+            let network = self.attach(&folder).await?;
+            std::io::Result::Ok((
+                qmp,
+                network,
+                status["status"].as_str().unwrap_or_default().to_owned(),
+            ))
+        };
+        let why = match timeout(ADOPT_LIMIT, connect).await {
+            Ok(Ok((qmp, network, status))) if matches!(status.as_str(), "running" | "paused") => {
+                guard.disarm();
+                let running = Running { process: Process::adopted(orphan.handle), qmp, folder };
+                return Ok(Some(Arc::new(QemuVm::new(
+                    running,
+                    network,
+                    boot.image.has_agent,
+                    false,
+                ))));
+            }
+            Ok(Ok((.., status))) => format!("it is in the state {status}"),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "its monitor does not answer".to_owned(),
+        };
+        tracing::warn!(machine = %boot.id, why, "a machine of an earlier server cannot be taken over and is ended");
+        end(&orphan.handle).await;
+        Ok(None)
+    }
+}
+
+impl Hypervisor for Qemu {
+    fn describe(&self) -> String {
+        let how = match self.accelerator {
+            Accelerator::Kvm => "KVM",
+            Accelerator::Tcg => "software emulation",
+        };
+        format!("{}, {how}", self.program.version_text)
+    }
+
+    fn start(&self, boot: Boot) -> Later<'_, Result<Started, HypervisorError>> {
+        Box::pin(async move {
+            let (vm, guard, start) = match self.cloned(&boot).await {
+                Ok((vm, guard)) => (vm, guard, Start::Snapshot),
+                Err(because) => {
+                    tracing::info!(machine = %boot.id, because, "a machine boots");
+                    let (vm, guard) = self.booted(&boot).await?;
+                    (vm, guard, Start::Cold { because })
+                }
+            };
+            guard.disarm();
+            Ok((Arc::new(vm) as Arc<dyn Vm>, start))
+        })
+    }
+
+    fn adopt(&self, boot: Boot) -> Later<'_, Result<Option<Arc<dyn Vm>>, HypervisorError>> {
+        Box::pin(async move { self.adopted(&boot).await })
+    }
+
+    fn sweep(&self, running: PathBuf, keep: Vec<MachineId>) -> Later<'_, usize> {
+        Box::pin(async move {
+            let keep: Vec<PathBuf> = keep.iter().map(|id| running.join(id.to_string())).collect();
+            let found = orphans::find(&running, self.settings.user).unwrap_or_else(|error| {
+                tracing::warn!(%error, "processes of earlier servers cannot be looked for");
+                Vec::new()
+            });
+            let mut ended = 0;
+            for orphan in found.into_iter().filter(|orphan| !keep.contains(&orphan.folder)) {
+                end(&orphan.handle).await;
+                ended += 1;
+            }
+            ended
+        })
+    }
+}
+
+/// Ends a process unless it is disarmed.
+struct Guard {
+    handle: Handle,
+    armed: bool,
+}
+
+impl Guard {
+    fn of(handle: &Handle) -> Self {
+        Self { handle: handle.clone(), armed: true }
+    }
+
+    fn disarm(mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if self.armed {
+            self.handle.kill();
+        }
+    }
+}
+
+async fn end(handle: &Handle) {
+    handle.kill();
+    handle.gone().await;
+}
+
+async fn choose(
+    settings: &QemuSettings,
+    program: &Program,
+    folder: &Path,
+) -> Result<Accelerator, HypervisorError> {
+    if settings.accelerator == Wanted::Qemu {
+        return Ok(Accelerator::Tcg);
+    }
+    let probed = accelerator::probe(program, Accelerator::Kvm, folder, settings.user).await;
+    match (probed, settings.accelerator) {
+        (Ok(()), _) => Ok(Accelerator::Kvm),
+        (Err(why), Wanted::Kvm) => {
+            Err(HypervisorError::Unusable(format!("KVM does not work here: {why}")))
+        }
+        (Err(why), _) => {
+            tracing::warn!(
+                why,
+                "KVM does not work here; machines run in software, which is slower"
+            );
+            Ok(Accelerator::Tcg)
+        }
+    }
+}
