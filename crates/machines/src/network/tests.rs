@@ -4,6 +4,7 @@ mod guest;
 mod hostile;
 mod lan;
 mod outside;
+mod speed;
 
 use std::sync::Arc;
 

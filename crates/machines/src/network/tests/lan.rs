@@ -207,3 +207,17 @@ async fn the_gateway_answers_echoes() {
     assert_eq!(answer, Icmpv4Repr::EchoReply { ident: 7, seq_no: 1, data: b"hello" });
     assert_eq!(from, IpAddress::Ipv4(GATEWAY));
 }
+
+#[tokio::test]
+async fn an_idle_network_sets_no_timer_with_and_without_a_connection() {
+    let (network, mut guest) = lan(NetworkPolicy::default());
+    assert_eq!(network.shared.lock().turn(), None);
+    guest.listen(22);
+    let mut connection = tokio::select! {
+        connection = network.connect(22) => connection.unwrap(),
+        () = guest.forever() => unreachable!(),
+    };
+    connection.write_all(b"hello").await.unwrap();
+    assert!(network.shared.lock().turn().is_some(), "what is under way may be lost");
+    guest.until(|_| network.shared.lock().turn().is_none().then_some(())).await;
+}
