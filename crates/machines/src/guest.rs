@@ -4,7 +4,7 @@
 //! the value that stands for it.
 
 pub mod agent;
-mod leash;
+pub mod leash;
 pub mod password;
 pub mod shell;
 pub mod ssh;

@@ -12,6 +12,7 @@ pub mod log;
 pub mod shutdown;
 pub mod site;
 pub mod sockets;
+pub mod ssh;
 pub mod startup;
 pub mod tcp;
 pub mod watch;

@@ -13,18 +13,20 @@ use tokio::sync::oneshot;
 
 /// Ends its connection when dropped.
 #[derive(Debug)]
-pub(crate) struct Leash(
+pub struct Leash(
     #[expect(dead_code, reason = "only its end is of interest")] oneshot::Sender<Infallible>,
 );
 
 /// The connection.
-pub(crate) struct Leashed<S> {
+#[derive(Debug)]
+pub struct Leashed<S> {
     stream: S,
     cut: oneshot::Receiver<Infallible>,
 }
 
 /// Puts `stream` on a leash.
-pub(crate) fn leash<S>(stream: S) -> (Leash, Leashed<S>) {
+#[must_use]
+pub fn leash<S>(stream: S) -> (Leash, Leashed<S>) {
     let (hold, cut) = oneshot::channel();
     (Leash(hold), Leashed { stream, cut })
 }

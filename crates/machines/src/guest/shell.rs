@@ -3,8 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use russh::ChannelMsg;
-use russh::client::Handle;
+use russh::client::{Handle, Msg};
+use russh::{Channel, ChannelMsg};
 use tokio::time::{Instant, timeout};
 
 use super::agent::User;
@@ -84,6 +84,23 @@ impl Shell {
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.handle.is_closed()
+    }
+
+    /// Opens a channel for a session of the user's own, to be driven by whoever asked.
+    ///
+    /// # Errors
+    /// When the guest refuses, or the connection is gone.
+    pub async fn open_session(&self) -> Result<Channel<Msg>, GuestError> {
+        Ok(self.handle.channel_open_session().await?)
+    }
+
+    /// Has the guest connect to a port, as seen from inside it.
+    ///
+    /// # Errors
+    /// When the guest refuses or cannot connect, or the connection is gone.
+    pub async fn open_tcp(&self, host: &str, port: u16) -> Result<Channel<Msg>, GuestError> {
+        let channel = self.handle.channel_open_direct_tcpip(host, port.into(), "127.0.0.1", 0);
+        Ok(channel.await?)
     }
 
     /// Runs `command` by the user's shell and waits for its end.

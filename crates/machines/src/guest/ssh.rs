@@ -129,8 +129,30 @@ impl From<io::Error> for Failed {
     }
 }
 
+/// Logs in over a connection to a guest's SSH server that is there. See [`open`] for `host_key`. Has no deadline.
+///
+/// # Errors
+/// When the server has another host key, refuses the login or ends the connection.
+pub async fn log_in(
+    stream: Box<dyn GuestStream>,
+    login: &Login,
+    host_key: Option<&str>,
+) -> Result<Shell, GuestError> {
+    once(stream, login, host_key).await.map_err(|failed| match failed {
+        Failed::ForGood(error) => error,
+        Failed::ForNow(last) => GuestError::NotThere { waited_ms: 0, last },
+    })
+}
+
 async fn attempt(vm: &dyn Vm, login: &Login, host_key: Option<&str>) -> Result<Shell, Failed> {
-    let stream = vm.connect(PORT).await?;
+    once(vm.connect(PORT).await?, login, host_key).await
+}
+
+async fn once(
+    stream: Box<dyn GuestStream>,
+    login: &Login,
+    host_key: Option<&str>,
+) -> Result<Shell, Failed> {
     let (leash, mut handle, found) = greet(stream, host_key).await?;
     let answer = prove(&mut handle, login).await?;
     if matches!(answer, AuthResult::Success) {

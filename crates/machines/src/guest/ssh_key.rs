@@ -92,7 +92,9 @@ impl SshKey {
         format!("{} {comment}", bare.trim_end())
     }
 
-    pub(crate) fn pair(&self) -> Arc<PrivateKey> {
+    /// The pair, for who signs with it.
+    #[must_use]
+    pub fn pair(&self) -> Arc<PrivateKey> {
         Arc::clone(&self.0)
     }
 }
@@ -104,7 +106,8 @@ impl fmt::Debug for SshKey {
 }
 
 /// `SHA256:…` of a public key, as `ssh-keygen -l` shows it.
-pub(crate) fn fingerprint(key: &PublicKey) -> String {
+#[must_use]
+pub fn fingerprint(key: &PublicKey) -> String {
     key.fingerprint(HashAlg::Sha256).to_string()
 }
 
