@@ -19,5 +19,5 @@ pub mod qemu;
 pub mod record;
 
 pub use error::MachineError;
-pub use machine::{Lent, MachineId, Order, Summary};
+pub use machine::{HostKey, Lent, MachineId, Order, Summary};
 pub use manager::{Machines, Settings};

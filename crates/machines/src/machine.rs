@@ -80,6 +80,15 @@ pub struct Order {
     pub owner: Option<String>,
 }
 
+/// How a machine's SSH server is known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostKey {
+    /// The public key as in a `known_hosts` file, `ssh-ed25519 AAAA…`, where the server gave it the key.
+    pub public: Option<String>,
+    /// `SHA256:…`
+    pub fingerprint: String,
+}
+
 /// A machine that has just been lent, with the secrets that are told once.
 #[derive(Debug, Clone)]
 pub struct Lent {
@@ -95,8 +104,8 @@ pub struct Lent {
     pub password: Secret,
     /// The server's port that leads to the machine's SSH server.
     pub port: u16,
-    /// `SHA256:…` of the machine's SSH host key, where the server gave it one.
-    pub host_key_fingerprint: Option<String>,
+    /// How its SSH server is known.
+    pub host_key: Option<HostKey>,
     /// When it is taken back.
     pub expires_at: Option<SystemTime>,
 }
@@ -118,8 +127,8 @@ pub struct Summary {
     pub port: Option<u16>,
     /// The user of the machine, once there is one.
     pub username: Option<String>,
-    /// `SHA256:…` of its SSH host key, where the server gave it one.
-    pub host_key_fingerprint: Option<String>,
+    /// How its SSH server is known.
+    pub host_key: Option<HostKey>,
     /// Who asked for it.
     pub owner: Option<String>,
     /// What the asker wanted to remember of it.
