@@ -13,6 +13,7 @@ pub mod dispatch;
 pub mod door;
 pub mod error;
 pub mod listener;
+pub mod machines;
 pub mod parse_error;
 pub mod plugin_routes;
 pub mod policy;

@@ -8,6 +8,7 @@ pub mod dispatch;
 pub mod files;
 pub mod follow;
 pub mod http;
+pub mod lending;
 pub mod log;
 pub mod shutdown;
 pub mod site;

@@ -19,6 +19,7 @@ use crate::http::body::Room;
 use crate::http::listener::TlsAcceptorBox;
 use crate::http::policy::Policy;
 use crate::http::tls::{self, TlsError};
+use crate::lending::Lending;
 use crate::log;
 
 /// Where the configuration comes from, each time it is read.
@@ -96,6 +97,8 @@ pub struct Site {
     pub policy: ArcSwap<Policy>,
     /// Tasks and events, where they are configured.
     pub dispatch: Option<Arc<Dispatch>>,
+    /// Machines, where they are configured.
+    pub lending: Option<Arc<Lending>>,
     /// Memory for bodies of requests.
     pub body_room: Room,
     /// How TLS is spoken, if it is.
@@ -116,12 +119,14 @@ impl Site {
         config: Config,
         registry: Registry,
         dispatch: Option<Dispatch>,
+        lending: Option<Lending>,
         log: log::Handle,
     ) -> Result<Self, TlsError> {
         let tls = ArcSwapOption::new(acceptor(&config)?);
         Ok(Self {
             registry,
             dispatch: dispatch.map(Arc::new),
+            lending: lending.map(Arc::new),
             policy: ArcSwap::from_pointee(Policy::of(&config)),
             body_room: Room::new(config.limits.body_bytes_max),
             tls,

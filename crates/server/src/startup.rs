@@ -19,6 +19,7 @@ use crate::config::{Config, Problems};
 use crate::dispatch::Dispatch;
 use crate::http::listener::Listener;
 use crate::http::tls::TlsError;
+use crate::lending::{Lending, LendingError};
 use crate::log;
 use crate::shutdown::{Signals, Wish};
 use crate::site::{Origin, Site, Source};
@@ -54,6 +55,9 @@ pub enum StartError {
     /// The database of tasks and accounts cannot be used.
     #[error("[tasks] database: {0}")]
     Database(#[from] DatabaseError),
+    /// Machines cannot be lent.
+    #[error("[containers] {0}")]
+    Lending(#[from] LendingError),
     /// The plugin directory cannot be read.
     #[error("[paths] plugins: {0}")]
     Plugins(#[from] ChangeError),
@@ -127,7 +131,9 @@ async fn serve(
     warn_if_open(&config, &sockets);
     let package = Package::install().map_err(StartError::Package)?;
     let _pidfile = config.paths.pidfile.as_deref().map(Pidfile::write).transpose()?;
-    let site = Site::new(options.origin.clone(), config, Registry::new(package), dispatch, log)?;
+    let lending = open_lending(&config).await?;
+    let registry = Registry::new(package);
+    let site = Site::new(options.origin.clone(), config, registry, dispatch, lending, log)?;
     let site = Arc::new(site);
     let outcome = tokio::select! {
         outcome = site.load_all() => outcome?,
@@ -136,6 +142,11 @@ async fn serve(
     let mut beside = JoinSet::new();
     if let Some(dispatch) = site.dispatch.clone() {
         beside.spawn(async move { dispatch.run().await });
+    }
+    let lending_drain = watch::Sender::new(None);
+    if let Some(lending) = site.lending.clone() {
+        let drain = lending_drain.subscribe();
+        beside.spawn(async move { lending.run(drain).await });
     }
     let mut watch = start_watch(options, &site)?;
     let addresses = addresses(&site.config(), &sockets)?;
@@ -158,10 +169,18 @@ async fn serve(
         }
     }
     tokio::select! {
-        () = end(&site, doors) => {}
+        () = end(&site, doors, &lending_drain) => {}
         () = ended(&mut signals) => tracing::warn!("ended at once, without waiting for requests"),
     }
     Ok(())
+}
+
+/// Opens the third job, where it is configured.
+async fn open_lending(config: &Config) -> Result<Option<Lending>, LendingError> {
+    match config.containers.clone() {
+        Some(containers) => Lending::open(containers).await.map(Some),
+        None => Ok(None),
+    }
 }
 
 async fn change(watch: Option<&mut Watch>) -> PathBuf {
@@ -232,14 +251,20 @@ async fn reload(site: &Arc<Site>, doors: &mut Doors) {
 }
 
 /// Requests finish, then plugins are told.
-async fn end(site: &Site, doors: Doors) {
+async fn end(site: &Site, doors: Doors, lending_drain: &watch::Sender<Option<Duration>>) {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     let limit = site.config().limits.drain_timeout;
     tracing::info!("ending: requests in flight have {limit:?}");
     if let Some(dispatch) = &site.dispatch {
         dispatch.close();
     }
-    doors.drain(limit).await;
+    lending_drain.send_replace(Some(limit));
+    let machines = async {
+        if let Some(lending) = &site.lending {
+            lending.machines.close().await;
+        }
+    };
+    tokio::join!(doors.drain(limit), machines);
     site.registry.shut_down(Duration::ZERO).await;
     tracing::info!("ended");
 }

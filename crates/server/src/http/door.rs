@@ -23,7 +23,7 @@ use super::cargo::Freight;
 use super::client_ip::{Client, came_by_tls, client_ip};
 use super::policy::Policy;
 use super::request_id::RequestId;
-use super::{control_routes, dispatch, error, plugin_routes};
+use super::{control_routes, dispatch, error, machines, plugin_routes};
 use crate::site::Site;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -129,6 +129,21 @@ impl Door {
                 incoming,
             };
             return dispatch::answer(endpoint, request).await;
+        }
+        if let Some(lending) = &site.lending
+            && let Some(endpoint) = machines::find(path)
+        {
+            let request = machines::Request {
+                site,
+                lending,
+                policy,
+                room: &site.body_room,
+                client,
+                head: &head,
+                incoming,
+            };
+            // Seldom asked: on the heap, so that other requests are no larger for it.
+            return Box::pin(machines::answer(endpoint, request)).await;
         }
         if let Some(control) = control_routes::find(path) {
             let answer = control_routes::answer(site, policy, control, client, &head, incoming);

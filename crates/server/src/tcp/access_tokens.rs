@@ -208,6 +208,18 @@ pub(super) enum NotAdmitted {
     Failed(String),
 }
 
+/// Whose token it is, for doors that admit others too; `None` if nobody's.
+///
+/// # Errors
+/// When the file cannot be read.
+pub async fn owner(tokens: &Arc<AccessTokens>, token: Secret) -> Result<Option<String>, String> {
+    match admit(tokens, Some(token)).await {
+        Ok(owner) => Ok(Some(owner)),
+        Err(NotAdmitted::Missing | NotAdmitted::Invalid) => Ok(None),
+        Err(NotAdmitted::Failed(why)) => Err(why),
+    }
+}
+
 /// Whose token it is.
 pub(super) async fn admit(
     tokens: &Arc<AccessTokens>,

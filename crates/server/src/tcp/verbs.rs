@@ -303,8 +303,8 @@ fn lent_data(lent: &Lent) -> Value {
         "container_password": lent.password.expose(),
         "container_listen_port": lent.port,
     });
-    if let Some(fingerprint) = &lent.host_key_fingerprint {
-        data["container_host_key_fingerprint"] = fingerprint.as_str().into();
+    if let Some(key) = &lent.host_key {
+        data["container_host_key_fingerprint"] = key.fingerprint.as_str().into();
     }
     if let Some(time) = lent.expires_at.and_then(|time| time.duration_since(UNIX_EPOCH).ok()) {
         data["expires_at"] = time.as_secs().into();

@@ -1,0 +1,242 @@
+//! The third job put together: machines, who may have one, and the classic door to them.
+//!
+//! Invariant: both doors make the same machines, and neither knows how.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use machines::guest::ssh::{Login, Proof};
+use machines::hypervisor::HypervisorError;
+use machines::image::Images;
+use machines::manager::DefaultImage;
+use machines::network::NetworkPolicy;
+use machines::ports::{Limits, Ports};
+use machines::qemu::{Qemu, QemuSettings, Wanted};
+use machines::{MachineError, Machines, Settings};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use wire::Secret;
+use wire::container::{KeyError, KeyPair};
+
+use crate::config::containers::{Accelerator, Containers, Machines as MachinesConfig, OnShutdown};
+use crate::sockets::{self, BindError};
+use crate::tcp::access_tokens::{self, AccessTokens};
+use crate::tcp::rsa_keys::{BITS_DEFAULT, KeyFileError};
+use crate::tcp::{Act, Action, Answer, Door, DoorSettings, Later, Verbs};
+
+/// The image that is lent where nothing else is configured.
+const IMAGE_DEFAULT: &str = "small";
+/// How long a guest may take to boot where that is not limited: longer than any boots, shorter than for ever.
+const READY_MAX: Duration = Duration::from_secs(3600);
+
+/// Why machines cannot be lent.
+#[derive(Debug, thiserror::Error)]
+pub enum LendingError {
+    /// What runs them cannot be used.
+    #[error(transparent)]
+    Hypervisor(#[from] HypervisorError),
+    /// Their folder cannot be used.
+    #[error(transparent)]
+    Machines(#[from] MachineError),
+    /// The keys of the classic door cannot be used.
+    #[error(transparent)]
+    Keys(#[from] KeyFileError),
+    /// Keys for this run cannot be made.
+    #[error("new RSA keys: {0}")]
+    NewKeys(#[from] KeyError),
+    /// A port cannot be listened on.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+}
+
+/// What the routes of machines ask.
+#[derive(Debug)]
+pub struct Lending {
+    /// The machines.
+    pub machines: Machines,
+    /// How it is configured.
+    pub config: Containers,
+    tokens: Option<Arc<AccessTokens>>,
+    classic: Option<Classic>,
+}
+
+/// The classic door, and where it listens.
+#[derive(Debug)]
+struct Classic {
+    door: Door,
+    sockets: std::sync::Mutex<Vec<TcpListener>>,
+}
+
+impl Lending {
+    /// Binds the classic door, looks at QEMU, and takes over what an earlier server lent.
+    ///
+    /// # Errors
+    /// When anything of it cannot be used.
+    pub async fn open(config: Containers) -> Result<Self, LendingError> {
+        let sockets = match &config.classic {
+            Some(classic) => sockets::bind(&config.bind_to, classic.port).await?,
+            None => Vec::new(),
+        };
+        let machines = open_machines(&config).await?;
+        let tokens = config.access_tokens.clone().map(|path| Arc::new(AccessTokens::new(path)));
+        let classic = match door(&config, tokens.clone(), &machines).await? {
+            Some(door) => Some(Classic { door, sockets: std::sync::Mutex::new(sockets) }),
+            None => None,
+        };
+        Ok(Self { machines, config, tokens, classic })
+    }
+
+    /// Does what goes on beside requests: the warm pool and the classic door, until `drain` says stop.
+    pub async fn run(&self, drain: watch::Receiver<Option<Duration>>) {
+        let door = async {
+            let Some(classic) = &self.classic else { return };
+            let sockets = std::mem::take(
+                &mut *classic.sockets.lock().unwrap_or_else(std::sync::PoisonError::into_inner),
+            );
+            classic.door.run(sockets, drain).await;
+        };
+        tokio::join!(door, self.machines.run());
+    }
+
+    /// Whether who asks must show an access token.
+    #[must_use]
+    pub fn wants_tokens(&self) -> bool {
+        self.tokens.is_some()
+    }
+
+    /// Whose access token `token` is, as machines are counted; `None` if nobody's.
+    ///
+    /// # Errors
+    /// When the file of tokens cannot be read.
+    pub async fn owner_by_token(&self, token: &str) -> Result<Option<String>, String> {
+        let Some(tokens) = &self.tokens else { return Ok(None) };
+        access_tokens::owner(tokens, Secret::new(token)).await
+    }
+
+    /// The name of the image of who names none.
+    #[must_use]
+    pub fn default_image(&self) -> String {
+        default_image(&self.config.machines).name()
+    }
+
+    /// The port by which all machines can be reached; none yet.
+    #[must_use]
+    pub fn gateway_port(&self) -> Option<u16> {
+        None
+    }
+}
+
+fn default_image(config: &MachinesConfig) -> DefaultImage {
+    match (&config.default_image, &config.iso) {
+        (Some(name), _) => DefaultImage::Named(name.clone()),
+        (None, Some(iso)) => DefaultImage::Iso(iso.clone()),
+        (None, None) => DefaultImage::Named(IMAGE_DEFAULT.to_owned()),
+    }
+}
+
+async fn open_machines(config: &Containers) -> Result<Machines, LendingError> {
+    let it = &config.machines;
+    let qemu = Qemu::open(qemu_settings(it)).await?;
+    let images = Arc::new(Images::open(&it.images));
+    let bind_to: Vec<std::net::IpAddr> = config.bind_to.parse().into_iter().collect();
+    let ports = Ports::new(it.ports.first..=it.ports.last, bind_to);
+    Ok(Machines::open(settings(it), Arc::new(qemu), images, ports).await?)
+}
+
+fn qemu_settings(config: &MachinesConfig) -> QemuSettings {
+    let policy = NetworkPolicy {
+        internet: config.internet,
+        // The same notation on both sides.
+        allow: config.network_allow.iter().filter_map(|it| it.to_string().parse().ok()).collect(),
+        ..NetworkPolicy::default()
+    };
+    QemuSettings {
+        program: PathBuf::from("qemu-system-x86_64"),
+        accelerator: match config.accelerator {
+            Accelerator::Auto => Wanted::Auto,
+            Accelerator::Kvm => Wanted::Kvm,
+            Accelerator::Emulation => Wanted::Qemu,
+        },
+        user: None,
+        snapshots: config.state.join("snapshots"),
+        network: Arc::new(policy),
+        snapshot: true,
+        snapshot_foreign: config.snapshot_foreign,
+        ready_within: config.ready_timeout.unwrap_or(READY_MAX),
+    }
+}
+
+fn settings(config: &MachinesConfig) -> Settings {
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let forwarding = Limits {
+        bytes_per_second: config.bandwidth_kib_max.map_or(0, |kib| kib.saturating_mul(1024)),
+        ..Limits::default()
+    };
+    Settings {
+        directory: config.state.clone(),
+        machines_max: config.count_max,
+        quota: config.quota,
+        image: default_image(config),
+        memory_mb: config.memory_mb,
+        memory_mb_max: config.memory_mb_max,
+        vcpus: config.vcpus,
+        vcpus_max: config.vcpus_max,
+        ttl: config.ttl_default,
+        ttl_max: config.ttl_max,
+        pool: config.pool,
+        starts_at_once: processors,
+        keeps: config.on_shutdown == OnShutdown::Keep,
+        endpoint: Login {
+            user: config.endpoint_username.clone(),
+            proof: Proof::Password(config.endpoint_password.clone()),
+        },
+        forwarding,
+    }
+}
+
+async fn door(
+    config: &Containers,
+    access_tokens: Option<Arc<AccessTokens>>,
+    machines: &Machines,
+) -> Result<Option<Door>, LendingError> {
+    let Some(classic) = &config.classic else { return Ok(None) };
+    let (files, has_onetime_keys) = (config.key_files.clone(), classic.has_onetime_keys);
+    // Keys take seconds to make.
+    let keys = tokio::task::spawn_blocking(move || -> Result<KeyPair, LendingError> {
+        if has_onetime_keys { Ok(KeyPair::generate(BITS_DEFAULT)?) } else { Ok(files.load()?) }
+    });
+    let keys = keys.await.map_err(|error| MachineError::SetUp(error.to_string()))??;
+    let settings = DoorSettings {
+        client_timeout: classic.client_timeout,
+        connections_max: classic.connections_max,
+        connections_per_address_max: classic.connections_per_address_max,
+        ip_filter: config.ip_filter.clone(),
+        access_tokens,
+        keys: Arc::new(keys),
+    };
+    Ok(Some(Door::new(settings, Verbs::builtin(&act(machines.clone())), None)))
+}
+
+/// Carries out what the documented verbs ask.
+fn act(machines: Machines) -> Act {
+    Arc::new(move |action| -> Later<Result<Answer, MachineError>> {
+        let machines = machines.clone();
+        Box::pin(async move {
+            Ok(match action {
+                Action::Stat => {
+                    let stat = machines.stat();
+                    let available = u64::try_from(stat.available).unwrap_or(u64::MAX);
+                    Answer::Stat { uptime_secs: stat.uptime.as_secs(), available }
+                }
+                Action::Create { order, .. } => {
+                    Answer::Lent(Box::new(machines.create(*order).await?))
+                }
+                Action::Destroy { id, token } => {
+                    machines.destroy(id, &token).await?;
+                    Answer::Destroyed
+                }
+            })
+        })
+    })
+}
