@@ -25,6 +25,9 @@ pub use rusqlite;
 
 use writer::{Typed, Writer};
 
+/// What one room has another write together with a change, in the same transaction.
+pub type Rider = Box<dyn FnOnce(&Connection) -> Result<(), rusqlite::Error> + Send>;
+
 /// Connections that are kept for reading; more are opened and closed when as many read at once.
 const IDLE_READERS_MAX: usize = 4;
 
@@ -96,6 +99,22 @@ impl Database {
         A: FnOnce(Result<T, DatabaseError>) + Send + 'static,
     {
         self.inner.writer.submit(Box::new(Typed::new(false, job, then)));
+    }
+
+    /// Like [`Database::append`]; where there is a `rider`, both are kept or neither is.
+    pub fn append_with<T, J, A>(&self, job: J, rider: Option<Rider>, then: A)
+    where
+        T: Send + 'static,
+        J: FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
+        A: FnOnce(Result<T, DatabaseError>) + Send + 'static,
+    {
+        let Some(rider) = rider else { return self.append(job, then) };
+        let both = move |tx: &Connection| {
+            let value = job(tx)?;
+            rider(tx)?;
+            Ok(value)
+        };
+        self.write_then(both, then);
     }
 
     /// Reads on a thread for blocking work.

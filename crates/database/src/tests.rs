@@ -148,3 +148,27 @@ fn the_file_is_for_its_owner_alone() {
     drop(setup.open());
     assert_eq!(std::fs::metadata(setup.path()).unwrap().permissions().mode() & 0o777, 0o600);
 }
+
+/// Adds `text` with a rider that adds `other`; gives what is there then.
+#[track_caller]
+fn check_ride(text: &'static str, other: &'static str, expected: &[&str]) {
+    let setup = Setup::new();
+    let database = setup.open();
+    add(&database, "taken").wait().unwrap();
+    let put =
+        |text| move |tx: &Connection| tx.execute("INSERT INTO notes(text) VALUES (?1)", [text]);
+    let rider: Rider = Box::new(move |tx| put(other)(tx).map(drop));
+    let (tell, told) = std::sync::mpsc::channel();
+    database.append_with(put(text), Some(rider), move |outcome| tell.send(outcome).unwrap());
+    let after = add(&database, "after");
+    assert_eq!(told.recv().unwrap().is_ok(), expected.len() > 2);
+    after.wait().unwrap();
+    assert_eq!(texts(&database), expected);
+}
+
+#[test]
+fn a_change_and_what_rides_with_it_are_kept_both_or_neither() {
+    check_ride("change", "rider", &["taken", "change", "rider", "after"]);
+    check_ride("change", "taken", &["taken", "after"]);
+    check_ride("taken", "rider", &["taken", "after"]);
+}

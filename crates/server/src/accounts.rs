@@ -36,7 +36,6 @@ use std::time::{Duration, Instant, SystemTime};
 use database::rusqlite::{self, Connection};
 use database::{Database, DatabaseError};
 use ring::hmac;
-use tokio::sync::oneshot;
 use wire::Secret;
 
 pub use audit::Entry;
@@ -246,29 +245,12 @@ impl Accounts {
         directory.by_id(id).filter(|it| it.is_agent()).map(|it| it.agent())
     }
 
-    /// Adds an entry to the audit log. Whoever need not know that it is on the disk drops what is given.
-    pub fn audit(&self, entry: &audit::Entry<'_>) -> oneshot::Receiver<()> {
-        let stored = entry.prepare(milliseconds(SystemTime::now()));
-        let (tell, told) = oneshot::channel();
-        self.inner.database.append(
-            move |tx| audit::write(tx, &stored),
-            |outcome| match outcome {
-                Ok(()) => drop(tell.send(())),
-                Err(error) => tracing::error!("the audit log lacks an entry: {error}"),
-            },
-        );
-        told
-    }
-
-    /// As [`Self::audit`], for what nobody waits for.
-    pub fn note(&self, entry: &audit::Entry<'_>) {
-        let stored = entry.prepare(milliseconds(SystemTime::now()));
-        let then = |outcome: Result<(), DatabaseError>| {
-            if let Err(error) = outcome {
-                tracing::error!("an act is missing in the audit log: {error}");
-            }
-        };
-        self.inner.database.append(move |tx| audit::write(tx, &stored), then);
+    /// Adds an entry to the audit log that tells of nothing that was changed: what was refused. What is done takes its
+    /// entry with it ([`Entry::rider`]).
+    pub async fn note(&self, entry: &Entry<'_>) {
+        if let Err(error) = self.inner.database.write(entry.rider()).await {
+            tracing::error!("the audit log lacks an entry: {error}");
+        }
     }
 
     /// At most `limit` entries of the audit log (and at most [`audit::PAGE_MAX`]) before the one with the

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use database::{Database, DatabaseError, Migrations};
+use database::{Database, DatabaseError, Migrations, Rider};
 use tasks::task::now_ms;
 
 pub use draft::{Draft, NewFile, Stored};
@@ -154,13 +154,24 @@ impl Files {
         Ok(spent.await?.is_some())
     }
 
-    /// Removes the file `id`, if it is called `name`. Says whether there was one.
+    /// Removes the file `id`, if it is called `name`, and writes `rider` with that. Says whether there was one.
     ///
     /// # Errors
     /// When that cannot be written.
-    pub async fn remove(&self, id: FileId, name: FileName) -> Result<bool, DatabaseError> {
+    pub async fn remove(
+        &self,
+        id: FileId,
+        name: FileName,
+        rider: Rider,
+    ) -> Result<bool, DatabaseError> {
         let removed = self.change(
-            move |tx| rows::remove(tx, id, &name, now_ms()),
+            move |tx| {
+                let removed = rows::remove(tx, id, &name, now_ms())?;
+                if removed.is_some() {
+                    rider(tx)?;
+                }
+                Ok(removed)
+            },
             move |place, removed| {
                 if let Some(bytes) = *removed {
                     place.send_away(Gone { id, bytes });

@@ -17,7 +17,7 @@ use std::time::Duration;
 use ::tasks::EventId;
 use ::tasks::task::now_ms;
 use database::rusqlite::{self, Connection};
-use database::{Database, DatabaseError};
+use database::{Database, DatabaseError, Rider};
 use tokio::sync::{oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use wire::Secret;
@@ -130,11 +130,11 @@ impl Webhooks {
     }
 
     /// Adds one, which is sent what is stored from now on; gives its number, or `None` when there are
-    /// [`WEBHOOKS_MAX`] already.
+    /// [`WEBHOOKS_MAX`] already. `rider` is written with it.
     ///
     /// # Errors
     /// When it cannot be stored.
-    pub async fn add(&self, new: New) -> Result<Option<i64>, DatabaseError> {
+    pub async fn add(&self, new: New, rider: Rider) -> Result<Option<i64>, DatabaseError> {
         let (newest, created_at) = (self.feed.newest(), now_ms());
         let row = rows::Row::of(&new, created_at, newest);
         let then = move |all: &mut All, id: &Option<i64>| {
@@ -145,16 +145,30 @@ impl Webhooks {
             let webhook = Webhook { id, address, secret, filter, created_at, fare };
             all.insert(id, Arc::new(webhook));
         };
-        self.commit(move |tx| rows::insert(tx, &row), then).await
+        let job = move |tx: &Connection| {
+            let id = rows::insert(tx, &row)?;
+            if id.is_some() {
+                rider(tx)?;
+            }
+            Ok(id)
+        };
+        self.commit(job, then).await
     }
 
-    /// Ends one; returns whether there was one.
+    /// Ends one, and writes `rider` with that; returns whether there was one.
     ///
     /// # Errors
     /// When that cannot be stored.
-    pub async fn remove(&self, id: i64) -> Result<bool, DatabaseError> {
+    pub async fn remove(&self, id: i64, rider: Rider) -> Result<bool, DatabaseError> {
         let then = move |all: &mut All, _: &bool| drop(all.remove(&id));
-        self.commit(move |tx| rows::delete(tx, id), then).await
+        let job = move |tx: &Connection| {
+            let was_there = rows::delete(tx, id)?;
+            if was_there {
+                rider(tx)?;
+            }
+            Ok(was_there)
+        };
+        self.commit(job, then).await
     }
 
     /// Writes, and does the same in memory once it is on the disk, whether or not the caller still waits.

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use self::start::{opened, take_up};
 use crate::ledger::{Ledger, Phase};
 use crate::settings::Settings;
-use crate::store::{SharedStore, StoreError};
+use crate::store::{Rider, SharedStore, StoreError};
 use crate::task::{AgentId, Ending, EventId, NewTask, Task, TaskId, now_ms};
 use crate::timekeeper;
 
@@ -85,33 +85,80 @@ impl Dispatcher {
     /// # Errors
     /// When too many wait for the agent.
     pub fn enqueue(&self, new: NewTask) -> Result<Enqueued, EnqueueError> {
+        let (task, ended) = self.take_up(new)?;
+        Ok(self.keep(task, ended, None))
+    }
+
+    /// Takes up a task, and has what `ride` makes of its number written with it: both are kept or neither.
+    ///
+    /// # Errors
+    /// When too many wait for the agent.
+    pub fn enqueue_with(
+        &self,
+        new: NewTask,
+        ride: impl FnOnce(TaskId) -> Rider,
+    ) -> Result<Enqueued, EnqueueError> {
+        let (task, ended) = self.take_up(new)?;
+        let rider = ride(task.id);
+        Ok(self.keep(task, ended, Some(rider)))
+    }
+
+    /// Takes up many. What `ride` makes of their numbers (`None` where too many wait for the agent) is written with the
+    /// first of them, so that no other is kept before it.
+    pub fn enqueue_all(
+        &self,
+        new: impl IntoIterator<Item = NewTask>,
+        ride: impl FnOnce(&[Option<TaskId>]) -> Rider,
+    ) -> Vec<Result<Enqueued, EnqueueError>> {
+        let taken: Vec<_> = new.into_iter().map(|new| self.take_up(new)).collect();
+        let ids: Vec<_> =
+            taken.iter().map(|taken| taken.as_ref().ok().map(|(task, _)| task.id)).collect();
+        let mut rider = ids.iter().any(Option::is_some).then(|| ride(&ids));
+        taken
+            .into_iter()
+            .map(|taken| taken.map(|(task, ended)| self.keep(task, ended, rider.take())))
+            .collect()
+    }
+
+    /// Enters a new task as one that is on its way to the disk.
+    fn take_up(
+        &self,
+        new: NewTask,
+    ) -> Result<(Task, oneshot::Receiver<Arc<Ending>>), EnqueueError> {
         let now_ms = now_ms();
         let ttl_secs = new.ttl_secs.map(|secs| secs.min(TTL_SECS_MAX));
         let (end, ended) = oneshot::channel();
-        let (tell, stored) = confirmed();
-        let task = {
-            let mut ledger = self.shared.ledger();
-            if !ledger.has_room(new.agent) {
-                return Err(EnqueueError::QueueFull);
-            }
-            let attempts_max = new.attempts_max.unwrap_or(self.shared.settings.attempts_max);
-            let id = ledger.number();
-            let task = Task {
-                id,
-                agent: new.agent,
-                body: new.body,
-                priority: new.priority,
-                attempts_max,
-                enqueued_at: now_ms,
-                expires_at: ttl_secs.map(|secs| now_ms.saturating_add(secs * 1000)),
-                by: new.by,
-            };
-            let mut open = opened(&task, Phase::Storing);
-            open.expires = ttl_secs.map(|secs| Instant::now() + Duration::from_secs(secs));
-            open.waiters.push(end);
-            ledger.add(id, open);
-            task
+        let mut ledger = self.shared.ledger();
+        if !ledger.has_room(new.agent) {
+            return Err(EnqueueError::QueueFull);
+        }
+        let attempts_max = new.attempts_max.unwrap_or(self.shared.settings.attempts_max);
+        let id = ledger.number();
+        let task = Task {
+            id,
+            agent: new.agent,
+            body: new.body,
+            priority: new.priority,
+            attempts_max,
+            enqueued_at: now_ms,
+            expires_at: ttl_secs.map(|secs| now_ms.saturating_add(secs * 1000)),
+            by: new.by,
         };
+        let mut open = opened(&task, Phase::Storing);
+        open.expires = ttl_secs.map(|secs| Instant::now() + Duration::from_secs(secs));
+        open.waiters.push(end);
+        ledger.add(id, open);
+        Ok((task, ended))
+    }
+
+    /// Has it stored.
+    fn keep(
+        &self,
+        task: Task,
+        ended: oneshot::Receiver<Arc<Ending>>,
+        rider: Option<Rider>,
+    ) -> Enqueued {
+        let (tell, stored) = confirmed();
         let (id, shared) = (task.id, Arc::clone(&self.shared));
         let then = move |outcome: Result<(), StoreError>| {
             match &outcome {
@@ -120,8 +167,8 @@ impl Dispatcher {
             }
             tell(outcome);
         };
-        self.shared.store.add_task(task, Box::new(then));
-        Ok(Enqueued { id, stored, ended })
+        self.shared.store.add_task(task, rider, Box::new(then));
+        Enqueued { id, stored, ended }
     }
 
     /// Forgets an agent that was removed: its polls end, who waits for its tasks is told, nothing of it is kept.

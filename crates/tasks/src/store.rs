@@ -16,6 +16,9 @@ use crate::settings::Settings;
 use crate::task::{AgentId, Claim, Ending, EventId, Outcome, State, Task, TaskId};
 
 pub use database::DatabaseError as StoreError;
+/// What another room wants written with a change: both are kept or neither is. A store that shares no database with
+/// that room drops it.
+pub use database::Rider;
 
 /// Late results that are kept of one task; the first ones.
 pub const LATE_MAX: usize = 10;
@@ -176,11 +179,11 @@ pub trait TaskStore: std::fmt::Debug + Send + Sync {
     /// When it cannot be read.
     fn load(&self) -> Result<Loaded, StoreError>;
 
-    /// Keeps a new task.
-    fn add_task(&self, task: Task, then: Then<()>);
+    /// Keeps a new task, and what rides with it.
+    fn add_task(&self, task: Task, rider: Option<Rider>, then: Then<()>);
 
-    /// Keeps the end of a task, which has none yet.
-    fn end_task(&self, ending: Ending, then: Then<()>);
+    /// Keeps the end of a task, which has none yet, and what rides with it.
+    fn end_task(&self, ending: Ending, rider: Option<Rider>, then: Then<()>);
 
     /// Keeps a result that came too late.
     fn add_late(&self, late: Late, then: Then<()>);

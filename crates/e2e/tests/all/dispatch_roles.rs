@@ -82,10 +82,14 @@ fn who_did_what_is_written_down() {
         for key in ["id", "at", "who", "from", "act", "what", "outcome"] {
             assert!(!entry[key].is_null(), "no {key} in {entry}");
         }
-        assert!(entry["from"].as_str().unwrap().contains("127.0.0.1"), "{entry}");
+        let is_local = entry["who"].as_str().unwrap().starts_with("uid:");
+        let from = if is_local { "local" } else { "127.0.0.1" };
+        assert!(entry["from"].as_str().unwrap().contains(from), "{entry}");
     }
     let by = |who: &str| found.iter().filter(|entry| entry["who"] == who).count();
     assert!(by("op") >= 4 && by("root") >= 2, "{found:?}");
+    let added = |entry: &&Value| entry["act"] == "add account" && entry["what"] == "op (operator)";
+    assert_eq!(found.iter().filter(added).count(), 1, "{found:?}");
     let of = |what: &str| found.iter().any(|entry| entry["what"].as_str().unwrap().contains(what));
     assert!(of(&id) && of("b"), "{found:?}");
     let text = json!(found).to_string();

@@ -5,9 +5,12 @@
 
 use std::time::SystemTime;
 
-use database::{Database, DatabaseError};
+use database::rusqlite::Connection;
+use database::{Database, DatabaseError, Rider};
 use wire::Secret;
 
+use super::audit::Entry;
+use super::changes::riding;
 use super::directory::Proof;
 use super::name::AccountName;
 use super::role::Role;
@@ -38,7 +41,8 @@ pub fn add(
 ) -> Result<(), ChangeError> {
     let name = AccountName::parse(name)?;
     let proof = Proof { password: Some(passwords::hash(password)?.into()), ..Proof::default() };
-    insert(database, NewAccount { name: Some(name), role, proof })
+    let what = format!("{} ({role})", name.as_str());
+    insert(database, NewAccount { name: Some(name), role, proof }, &what)
 }
 
 /// Adds an agent that is known by a hardware id.
@@ -49,7 +53,8 @@ pub fn add_hardware(database: &Database, name: &str, hwid: &Secret) -> Result<()
     let name = AccountName::parse(name)?;
     let key = database.read_now(hardware_key)?;
     let proof = proof_of_hardware(&key, hwid)?;
-    insert(database, NewAccount { name: Some(name), role: Role::Agent, proof })
+    let what = format!("{} (agent)", name.as_str());
+    insert(database, NewAccount { name: Some(name), role: Role::Agent, proof }, &what)
 }
 
 /// Adds an admin who is known by a pass-code alone.
@@ -59,7 +64,7 @@ pub fn add_hardware(database: &Database, name: &str, hwid: &Secret) -> Result<()
 pub fn add_passcode(database: &Database, code: &Secret) -> Result<(), ChangeError> {
     let password = Some(passwords::hash(code)?.into());
     let proof = Proof { password, is_passcode: true, ..Proof::default() };
-    insert(database, NewAccount { name: None, role: Role::Admin, proof })
+    insert(database, NewAccount { name: None, role: Role::Admin, proof }, "a pass-code")
 }
 
 /// Removes the account of that name with its sessions, tasks and events, and tells whether there was one.
@@ -67,8 +72,16 @@ pub fn add_passcode(database: &Database, code: &Secret) -> Result<(), ChangeErro
 /// # Errors
 /// When the database cannot be written.
 pub fn remove(database: &Database, name: &str) -> Result<bool, DatabaseError> {
+    let rider = rider("remove account", name);
     let name = name.to_owned();
-    let was_there = database.write(move |tx| rows::remove(tx, &name)).wait()?;
+    let remove = move |tx: &Connection| {
+        let was_there = rows::remove(tx, &name)?;
+        if was_there {
+            rider(tx)?;
+        }
+        Ok(was_there)
+    };
+    let was_there = database.write(remove).wait()?;
     await_notice();
     Ok(was_there)
 }
@@ -103,11 +116,19 @@ pub fn list(database: &Database) -> Result<Vec<Listed>, DatabaseError> {
     })
 }
 
-fn insert(database: &Database, new: NewAccount) -> Result<(), ChangeError> {
+fn insert(database: &Database, new: NewAccount, what: &str) -> Result<(), ChangeError> {
     let now = milliseconds(SystemTime::now());
-    database.write(move |tx| rows::insert(tx, &new, now)).wait()??;
+    let rider = Some(rider("add account", what));
+    database.write(move |tx| riding(tx, rows::insert(tx, &new, now), rider)).wait()??;
     await_notice();
     Ok(())
+}
+
+/// The entry of the audit log for what a command does. Whoever may write the file has no account in it: who it was is
+/// told by the number of the user, which no name of an account can look like.
+fn rider(act: &str, what: &str) -> Rider {
+    let who = format!("uid:{}", rustix::process::getuid().as_raw());
+    Entry { who: &who, from: None, act, what, outcome: "ok" }.rider()
 }
 
 /// Waits until a server that has the file open knows that it was changed.

@@ -4,9 +4,13 @@
 //! longer than a few kilobytes, whoever it speaks of.
 
 use std::net::IpAddr;
+use std::time::SystemTime;
 
+use database::Rider;
 use database::rusqlite::{self, Connection};
 use serde::Serialize;
+
+use super::milliseconds;
 
 /// The longest part of an entry, in bytes; what is longer is cut.
 const PART_BYTES_MAX: usize = 1024;
@@ -48,6 +52,13 @@ pub struct Stored {
 }
 
 impl Entry<'_> {
+    /// The entry as what is written together with the act that it tells of: both are kept or neither.
+    #[must_use]
+    pub fn rider(&self) -> Rider {
+        let stored = self.prepare(milliseconds(SystemTime::now()));
+        Box::new(move |tx| write(tx, &stored))
+    }
+
     /// The same with owned parts, ready to be written.
     pub(super) fn prepare(&self, at: i64) -> Stored {
         let from = self.from.map_or_else(|| "local".to_owned(), |ip| ip.to_canonical().to_string());

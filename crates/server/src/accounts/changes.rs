@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime};
 
-use database::DatabaseError;
+use database::rusqlite::Connection;
+use database::{DatabaseError, Rider};
 use wire::Secret;
 
 use super::attempts::Place;
@@ -34,7 +35,8 @@ impl Accounts {
         self.refresh().await?;
         let password = Some(self.hash(Some(name), password).await?.into());
         let proof = Proof { password, ..Proof::default() };
-        Ok(self.insert(NewAccount { name: Some(name.clone()), role, proof }).await?.id)
+        let new = NewAccount { name: Some(name.clone()), role, proof };
+        Ok(self.insert(new, None).await?.id)
     }
 
     /// Adds an admin who is known by a pass-code alone.
@@ -44,7 +46,8 @@ impl Accounts {
     pub async fn add_passcode(&self, code: &Secret) -> Result<AccountId, ChangeError> {
         let password = Some(self.hash(None, code).await?.into());
         let proof = Proof { password, is_passcode: true, ..Proof::default() };
-        Ok(self.insert(NewAccount { name: None, role: Role::Admin, proof }).await?.id)
+        let new = NewAccount { name: None, role: Role::Admin, proof };
+        Ok(self.insert(new, None).await?.id)
     }
 
     /// Adds an agent that is known by its hardware id.
@@ -56,9 +59,12 @@ impl Accounts {
         name: &AccountName,
         hwid: &Secret,
     ) -> Result<AccountId, ChangeError> {
+        Ok(self.insert(self.new_hardware(name, hwid)?, None).await?.id)
+    }
+
+    fn new_hardware(&self, name: &AccountName, hwid: &Secret) -> Result<NewAccount, ChangeError> {
         let proof = proof_of_hardware(&self.inner.hardware_key, hwid)?;
-        let new = NewAccount { name: Some(name.clone()), role: Role::Agent, proof };
-        Ok(self.insert(new).await?.id)
+        Ok(NewAccount { name: Some(name.clone()), role: Role::Agent, proof })
     }
 
     /// Whether agents may add themselves.
@@ -67,16 +73,23 @@ impl Accounts {
         self.inner.self_registration.load(Relaxed)
     }
 
-    /// Lets agents add themselves, or no longer.
+    /// Lets agents add themselves, or no longer. `rider` is written with that.
     ///
     /// # Errors
     /// When that cannot be written.
-    pub async fn set_self_registration(&self, enabled: bool) -> Result<(), DatabaseError> {
-        let write = move |tx: &_| rows::set_setting(tx, "self_registration", enabled);
+    pub async fn set_self_registration(
+        &self,
+        enabled: bool,
+        rider: Rider,
+    ) -> Result<(), DatabaseError> {
+        let write = move |tx: &_| {
+            rows::set_setting(tx, "self_registration", enabled)?;
+            rider(tx)
+        };
         self.commit(write, move |inner, ()| inner.self_registration.store(enabled, Relaxed)).await
     }
 
-    /// An agent at the address `from` adds itself.
+    /// An agent at the address `from` adds itself. `rider` is written with it.
     ///
     /// # Errors
     /// When it may not, or as [`Self::add`].
@@ -85,12 +98,13 @@ impl Accounts {
         name: &AccountName,
         password: &Secret,
         from: IpAddr,
+        rider: Rider,
     ) -> Result<AccountId, ChangeError> {
         self.allow_registration().await?;
         let stored = self.hash(Some(name), password).await?;
         let proof = Proof { password: Some(stored.as_str().into()), ..Proof::default() };
         let new = NewAccount { name: Some(name.clone()), role: Role::Agent, proof };
-        let account = self.insert(new).await?;
+        let account = self.insert(new, Some(rider)).await?;
         // It comes again at once; no need to hash what we have just hashed.
         let tag = self.inner.tags.of(account.id, &stored, password.expose());
         account.proven.remember(tag);
@@ -99,7 +113,7 @@ impl Accounts {
     }
 
     /// An agent at the address `from` adds itself by its hardware id. One that is known already may always;
-    /// where others may not, asking for one is guessing.
+    /// where others may not, asking for one is guessing. `rider` is written with a new agent.
     ///
     /// # Errors
     /// When it may not, or as [`Self::add_hardware`].
@@ -108,6 +122,7 @@ impl Accounts {
         name: &AccountName,
         hwid: &Secret,
         from: IpAddr,
+        rider: Rider,
     ) -> Result<AccountId, ChangeError> {
         self.refresh().await?;
         let digest = hardware_digest(&self.inner.hardware_key, hwid.expose());
@@ -119,17 +134,23 @@ impl Accounts {
             self.inner.count_guess(from)?;
             return Err(ChangeError::Disabled);
         }
-        self.add_hardware(name, hwid).await
+        let new = self.new_hardware(name, hwid)?;
+        Ok(self.insert(new, Some(rider)).await?.id)
     }
 
-    /// Gives the agent `old` the name `new`.
+    /// Gives the agent `old` the name `new`. `rider` is written with that.
     ///
     /// # Errors
     /// When there is no such agent, the name is taken, or the accounts cannot be written.
-    pub async fn rename_agent(&self, old: &str, new: &AccountName) -> Result<Agent, ChangeError> {
+    pub async fn rename_agent(
+        &self,
+        old: &str,
+        new: &AccountName,
+        rider: Rider,
+    ) -> Result<Agent, ChangeError> {
         let (old, name) = (old.to_owned(), new.clone());
         let id = self
-            .commit(move |tx| rows::rename_agent(tx, &old, &name), {
+            .commit(move |tx| riding(tx, rows::rename_agent(tx, &old, &name), Some(rider)), {
                 let name = new.shared();
                 move |inner, renamed| {
                     let Ok(id) = *renamed else { return };
@@ -143,14 +164,14 @@ impl Accounts {
         Ok(Agent { account: id, name: new.shared() })
     }
 
-    /// Removes the agent of that name with everything that is its own.
+    /// Removes the agent of that name with everything that is its own. `rider` is written with that.
     ///
     /// # Errors
     /// When there is none, or the accounts cannot be written.
-    pub async fn remove_agent(&self, name: &str) -> Result<(), ChangeError> {
+    pub async fn remove_agent(&self, name: &str, rider: Rider) -> Result<(), ChangeError> {
         let name = name.to_owned();
         self.commit(
-            move |tx| rows::remove_agent(tx, &name),
+            move |tx| riding(tx, rows::remove_agent(tx, &name), Some(rider)),
             |inner, removed| {
                 if let Ok(change) = removed {
                     inner.apply(change.clone());
@@ -162,7 +183,7 @@ impl Accounts {
     }
 
     /// Makes a token by which `uses` machines can become agents within `ttl`. It dies with the account
-    /// `by` that asked for it.
+    /// `by` that asked for it. `rider` is written with it.
     ///
     /// # Errors
     /// When a number is out of bounds, there are too many tokens, or they cannot be written.
@@ -171,6 +192,7 @@ impl Accounts {
         by: AccountId,
         ttl: Duration,
         uses: u32,
+        rider: Rider,
     ) -> Result<Secret, ChangeError> {
         let ttl_bounds = Duration::from_secs(1)..=enrolment::TTL_MAX;
         if !ttl_bounds.contains(&ttl) || !(1..=enrolment::USES_MAX).contains(&uses) {
@@ -185,11 +207,13 @@ impl Accounts {
             expires_at: milliseconds(time + ttl),
             uses,
         };
-        self.commit(move |tx| enrolment::write(tx, &new), |_, _| ()).await??;
+        let job = move |tx: &_| riding(tx, enrolment::write(tx, &new), Some(rider));
+        self.commit(job, |_, _| ()).await??;
         Ok(token)
     }
 
-    /// Makes the machine at the address `from` that shows `token` the agent `name`, with a secret of its own.
+    /// Makes the machine at the address `from` that shows `token` the agent `name`, with a secret of its own. `rider` is
+    /// written with that.
     ///
     /// # Errors
     /// When the token is no good, the name is taken, or the accounts cannot be written.
@@ -198,6 +222,7 @@ impl Accounts {
         token: &str,
         name: &AccountName,
         from: IpAddr,
+        rider: Rider,
     ) -> Result<Enrolled, ChangeError> {
         let token = Digest::of(token.as_bytes());
         let now = milliseconds(SystemTime::now());
@@ -209,7 +234,11 @@ impl Accounts {
         let secret = token::new();
         let key = Digest::of(secret.expose().as_bytes());
         let name = name.clone();
-        let account = self.change(move |tx| enrolment::redeem(tx, &token, &name, key, now)).await?;
+        let account = self
+            .change(move |tx| {
+                riding(tx, enrolment::redeem(tx, &token, &name, key, now), Some(rider))
+            })
+            .await?;
         Ok(Enrolled { account: account.id, name: Arc::clone(&account.name), secret })
     }
 
@@ -233,15 +262,19 @@ impl Accounts {
         Ok(self.inner.workshop.run(move || passwords::hash(&password)).await??)
     }
 
-    async fn insert(&self, new: NewAccount) -> Result<Arc<Account>, ChangeError> {
+    async fn insert(
+        &self,
+        new: NewAccount,
+        rider: Option<Rider>,
+    ) -> Result<Arc<Account>, ChangeError> {
         let now = milliseconds(SystemTime::now());
-        self.change(move |tx| rows::insert(tx, &new, now)).await
+        self.change(move |tx| riding(tx, rows::insert(tx, &new, now), rider)).await
     }
 
     /// Writes an account by `job` and puts it into memory.
     async fn change(
         &self,
-        job: impl FnOnce(&database::rusqlite::Connection) -> Outcome<Arc<Account>> + Send + 'static,
+        job: impl FnOnce(&Connection) -> Outcome<Arc<Account>> + Send + 'static,
     ) -> Result<Arc<Account>, ChangeError> {
         let written = self.commit(job, |inner, written| {
             if let Ok(account) = written {
@@ -250,4 +283,13 @@ impl Accounts {
         });
         Ok(written.await??)
     }
+}
+
+/// Writes what rides with a change that is made, not with one that is refused.
+pub(super) fn riding<T>(tx: &Connection, change: Outcome<T>, rider: Option<Rider>) -> Outcome<T> {
+    let change = change?;
+    if let (Ok(_), Some(rider)) = (&change, rider) {
+        rider(tx)?;
+    }
+    Ok(change)
 }

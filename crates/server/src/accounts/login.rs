@@ -11,6 +11,7 @@ use database::DatabaseError;
 use wire::Secret;
 
 use super::attempts::Target;
+use super::audit::Entry;
 use super::authorization::Credential;
 use super::directory::Account;
 use super::role::Role;
@@ -60,7 +61,7 @@ impl Accounts {
             }
             Login::Passcode(code) => self.passcode(code, from).await?,
         };
-        self.begin(identity).await
+        self.begin(identity, from).await
     }
 
     /// Ends the session of `credential`, if it is that of one.
@@ -76,7 +77,7 @@ impl Accounts {
         self.commit(move |tx| sessions::delete(tx, &digest), |_, ()| ()).await
     }
 
-    async fn begin(&self, identity: Identity) -> Result<Session, AuthError> {
+    async fn begin(&self, identity: Identity, from: IpAddr) -> Result<Session, AuthError> {
         if identity.role == Role::Agent {
             return Err(AuthError::Refused);
         }
@@ -88,8 +89,14 @@ impl Accounts {
             now,
             ended_before: self.inner.sessions().ended_before(now),
         };
+        let who = &*identity.name;
+        let rider = Entry { who, from: Some(from), act: "login", what: "", outcome: "ok" }.rider();
         let written = self.commit(
-            move |tx| sessions::write(tx, &new),
+            move |tx| {
+                let gone = sessions::write(tx, &new)?;
+                rider(tx)?;
+                Ok(gone)
+            },
             move |inner, gone| {
                 let mut sessions = inner.sessions_mut();
                 sessions.insert(new.token, new.account, now);

@@ -126,3 +126,8 @@ fn add_elsewhere(database: &Database, text: &str, role: Role) {
 fn remove_elsewhere(database: &Database, text: &str) {
     assert!(admin::remove(database, text).unwrap(), "there is no {text}");
 }
+
+/// What rides with a change that no test asks about.
+fn unnoted() -> database::Rider {
+    Box::new(|_| Ok(()))
+}

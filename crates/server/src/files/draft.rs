@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use database::{Database, DatabaseError};
+use database::{Database, DatabaseError, Rider};
 use ring::digest;
 use tasks::task::now_ms;
 
@@ -115,11 +115,17 @@ impl Draft {
         Ok(())
     }
 
-    /// Keeps it: when this returns, the file and what is known of it are on the disk.
+    /// Its number.
+    #[must_use]
+    pub fn id(&self) -> FileId {
+        self.claim.id
+    }
+
+    /// Keeps it: when this returns, the file, what is known of it, and `rider` are on the disk.
     ///
     /// # Errors
     /// When that cannot be.
-    pub async fn keep(mut self, new: NewFile) -> Result<Stored, FileError> {
+    pub async fn keep(mut self, new: NewFile, rider: Rider) -> Result<Stored, FileError> {
         let (draft, sha256) = blocking(move || {
             self.write_out()?;
             self.file.sync_all()?;
@@ -137,7 +143,10 @@ impl Draft {
         let (tell, told) = tokio::sync::oneshot::channel();
         // Whether or not anybody still waits: with its row it stays, without it goes.
         database.write_then(
-            move |tx| rows::insert(tx, &row),
+            move |tx| {
+                rows::insert(tx, &row)?;
+                rider(tx)
+            },
             move |outcome| {
                 claim.is_kept = outcome.is_ok();
                 drop(claim);

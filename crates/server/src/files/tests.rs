@@ -51,7 +51,7 @@ async fn put(files: &Files, content: &[u8], new: NewFile) -> Result<Stored, File
     for piece in content.chunks(1000) {
         draft = draft.add(piece).await?;
     }
-    draft.keep(new).await
+    draft.keep(new, Box::new(|_| Ok(()))).await
 }
 
 /// What the file holds, if there is one.
@@ -129,9 +129,9 @@ async fn a_file_is_removed_by_its_whole_name() {
     let setup = Setup::new();
     let files = setup.open();
     let stored = put(&files, b"hello", new(2)).await.unwrap();
-    assert!(!files.remove(stored.id, name("b.txt")).await.unwrap());
-    assert!(files.remove(stored.id, name("a.txt")).await.unwrap());
-    assert!(!files.remove(stored.id, name("a.txt")).await.unwrap());
+    assert!(!files.remove(stored.id, name("b.txt"), Box::new(|_| Ok(()))).await.unwrap());
+    assert!(files.remove(stored.id, name("a.txt"), Box::new(|_| Ok(()))).await.unwrap());
+    assert!(!files.remove(stored.id, name("a.txt"), Box::new(|_| Ok(()))).await.unwrap());
     tidy(&files).await;
     assert_eq!(setup.names(), [""; 0]);
 }

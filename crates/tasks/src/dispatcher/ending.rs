@@ -10,8 +10,15 @@ use tokio::time::Instant;
 
 use super::{CancelError, Dispatcher, Shared, Told, blocking, confirmed};
 use crate::ledger::{Judgement, Open, Phase};
-use crate::store::{Late, StoreError, Stored};
+use crate::store::{Late, Rider, StoreError, Stored};
 use crate::task::{AgentId, Claim, Ending, Outcome, TaskId, now_ms};
+
+/// How a task is to end.
+struct End {
+    outcome: Outcome,
+    reason: Option<Arc<str>>,
+    result: Option<Bytes>,
+}
 
 impl Dispatcher {
     /// An agent's result. The first one wins; a late one is kept as such.
@@ -33,7 +40,8 @@ impl Dispatcher {
         };
         match judgement {
             Judgement::First => {
-                let told = self.shared.store_end(task, Outcome::Done, None, Some(result));
+                let end = End { outcome: Outcome::Done, reason: None, result: Some(result) };
+                let told = self.shared.store_end(task, end, None);
                 told.await.unwrap_or(Err(StoreError::Ended))?;
                 Ok(Judgement::First)
             }
@@ -69,7 +77,8 @@ impl Dispatcher {
         Ok(Judgement::Late)
     }
 
-    /// Ends a task before its agent does. `only_queued` leaves one alone that its agent has.
+    /// Ends a task before its agent does, and has `rider` written with its end. `only_queued` leaves one alone that its
+    /// agent has.
     ///
     /// # Errors
     /// When there is none, it has ended, or the end cannot be stored.
@@ -78,6 +87,7 @@ impl Dispatcher {
         task: TaskId,
         why: &str,
         only_queued: bool,
+        rider: Option<Rider>,
     ) -> Result<(), CancelError> {
         let judgement = {
             let mut ledger = self.shared.ledger();
@@ -91,7 +101,9 @@ impl Dispatcher {
         };
         match judgement {
             Judgement::First => {
-                let told = self.shared.store_end(task, Outcome::Cancelled, Some(why.into()), None);
+                let end =
+                    End { outcome: Outcome::Cancelled, reason: Some(why.into()), result: None };
+                let told = self.shared.store_end(task, end, rider);
                 Ok(told.await.unwrap_or(Err(StoreError::Ended))?)
             }
             Judgement::Late => Err(CancelError::Ended),
@@ -118,17 +130,12 @@ impl Shared {
             Judgement::First => {}
             other => return Err(other),
         }
-        Ok(self.store_end(task, outcome, Some(why.into()), None))
+        Ok(self.store_end(task, End { outcome, reason: Some(why.into()), result: None }, None))
     }
 
     /// Stores the end of a task that is being ended; then tells who waits for it.
-    fn store_end(
-        self: &Arc<Self>,
-        task: TaskId,
-        outcome: Outcome,
-        reason: Option<Arc<str>>,
-        result: Option<Bytes>,
-    ) -> Told<()> {
+    fn store_end(self: &Arc<Self>, task: TaskId, end: End, rider: Option<Rider>) -> Told<()> {
+        let End { outcome, reason, result } = end;
         let (attempts, taken_at) = match self.ledger().get(task) {
             Some(open) => (open.attempts, open.taken_at),
             None => (0, None),
@@ -144,7 +151,7 @@ impl Shared {
             }
             tell(outcome);
         };
-        self.store.end_task(ending, Box::new(then));
+        self.store.end_task(ending, rider, Box::new(then));
         told
     }
 

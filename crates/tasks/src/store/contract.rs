@@ -49,11 +49,11 @@ impl Restarting {
     }
 
     fn add_task(&self, task: &Task) {
-        self.told(|store, then| store.add_task(task.clone(), then)).unwrap();
+        self.told(|store, then| store.add_task(task.clone(), None, then)).unwrap();
     }
 
     fn end_task(&self, ending: &Ending) {
-        self.told(|store, then| store.end_task(ending.clone(), then)).unwrap();
+        self.told(|store, then| store.end_task(ending.clone(), None, then)).unwrap();
     }
 
     fn add_event(&self, agent: AgentId, body: &'static str) -> EventId {

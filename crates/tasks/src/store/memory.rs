@@ -8,8 +8,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use super::{
-    ClaimNote, Event, EventQuery, LATE_MAX, Late, Loaded, OutputEnd, Progress, StoreError, Stored,
-    TaskPage, TaskQuery, TaskStore, Then,
+    ClaimNote, Event, EventQuery, LATE_MAX, Late, Loaded, OutputEnd, Progress, Rider, StoreError,
+    Stored, TaskPage, TaskQuery, TaskStore, Then,
 };
 use crate::settings::Settings;
 use crate::task::{AgentId, Ending, EventId, Task, TaskId, now_ms};
@@ -60,7 +60,7 @@ impl TaskStore for MemoryStore {
         })
     }
 
-    fn add_task(&self, task: Task, then: Then<()>) {
+    fn add_task(&self, task: Task, _: Option<Rider>, then: Then<()>) {
         let mut books = self.books();
         books.next_task = books.next_task.max(task.id.0 + 1);
         books.tasks.insert(task.id, Stored { task, ending: None });
@@ -68,7 +68,7 @@ impl TaskStore for MemoryStore {
         then(Ok(()));
     }
 
-    fn end_task(&self, ending: Ending, then: Then<()>) {
+    fn end_task(&self, ending: Ending, _: Option<Rider>, then: Then<()>) {
         let mut books = self.books();
         books.claims.remove(&ending.task);
         let outcome = match books.tasks.get_mut(&ending.task) {

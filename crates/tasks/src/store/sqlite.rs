@@ -20,8 +20,8 @@ use database::{Database, DatabaseError, Migrations};
 use self::claims::ClaimFile;
 use self::lazy::Lazy;
 use super::{
-    ClaimNote, Event, EventQuery, LATE_MAX, Late, Loaded, OutputEnd, StoreError, Stored, TaskPage,
-    TaskQuery, TaskStore, Then,
+    ClaimNote, Event, EventQuery, LATE_MAX, Late, Loaded, OutputEnd, Rider, StoreError, Stored,
+    TaskPage, TaskQuery, TaskStore, Then,
 };
 use crate::settings::Settings;
 use crate::task::{AgentId, Ending, EventId, Task, TaskId};
@@ -98,7 +98,7 @@ impl TaskStore for SqliteStore {
         })
     }
 
-    fn add_task(&self, task: Task, then: Then<()>) {
+    fn add_task(&self, task: Task, rider: Option<Rider>, then: Then<()>) {
         let by_agent = Arc::clone(&self.tasks_by_agent);
         let (agent, id) = (task.agent, task.id);
         let insert = move |tx: &Connection| {
@@ -118,7 +118,7 @@ impl TaskStore for SqliteStore {
             ])?;
             Ok(())
         };
-        self.database.append(insert, move |outcome| {
+        self.database.append_with(insert, rider, move |outcome| {
             if outcome.is_ok() {
                 by_agent.add(agent, id.0);
             }
@@ -126,7 +126,7 @@ impl TaskStore for SqliteStore {
         });
     }
 
-    fn end_task(&self, ending: Ending, then: Then<()>) {
+    fn end_task(&self, ending: Ending, rider: Option<Rider>, then: Then<()>) {
         let claims = self.claims.clone();
         let task = ending.task;
         let insert = move |tx: &Connection| {
@@ -145,7 +145,7 @@ impl TaskStore for SqliteStore {
             ])?;
             Ok(())
         };
-        self.database.append(insert, move |outcome| {
+        self.database.append_with(insert, rider, move |outcome| {
             if outcome.is_ok() {
                 claims.forget(task);
             }

@@ -72,7 +72,7 @@ async fn who_is_removed_while_the_password_is_hashed_is_nobody() {
     let accounts = setup.open();
     add(&accounts, "a", Role::Agent).await;
     let account = accounts.inner.directory().by_name("a").cloned().unwrap();
-    accounts.remove_agent("a").await.unwrap();
+    accounts.remove_agent("a", unnoted()).await.unwrap();
     let attempt = accounts.inner.attempts().attempt(here(), Target::Named("a"));
     let outcome = accounts.inner.welcome(&account, Digest::of(b""), attempt);
     assert_eq!(seen(outcome), Seen::Refused);

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use wire::Secret;
 
 use super::refusal::Refusal;
-use super::sessions::{note, note_newcomer};
+use super::sessions::{done_by, note_newcomer, refused_to};
 use super::{Answer, Request, answer};
 use crate::accounts::{AccountName, Act, Agent, ChangeError};
 use crate::dispatch::Dispatch;
@@ -50,8 +50,9 @@ async fn register(request: &Request<'_>) -> Answer {
         return Err(Refusal::bad("Pass 'user' and 'pass' in query string"));
     };
     let name = AccountName::parse(user).map_err(ChangeError::Name)?;
-    let registered = accounts.register(&name, &Secret::new(pass), request.client).await;
-    note_newcomer(request, name.as_str(), "self-register", &registered);
+    let rider = done_by(request, name.as_str(), "self-register", "");
+    let registered = accounts.register(&name, &Secret::new(pass), request.client, rider).await;
+    note_newcomer(request, name.as_str(), "self-register", &registered).await;
     registered?;
     Ok(answer::empty())
 }
@@ -61,9 +62,12 @@ pub(super) async fn remove(request: &Request<'_>) -> Answer {
     let by = request.who_may(Act::Administer).await?;
     let parameters = request.parameters()?;
     let name = parameters.need("id")?;
-    let removed = request.dispatch.accounts.remove_agent(name).await;
-    note(request, &by.name, "remove agent", name, outcome(&removed));
-    removed.map_err(|error| of_agent(error, name))?;
+    let rider = done_by(request, &by.name, "remove agent", name);
+    let removed = request.dispatch.accounts.remove_agent(name, rider).await;
+    if let Err(error) = removed {
+        refused_to(request, &by.name, "remove agent", name).await;
+        return Err(of_agent(error, name));
+    }
     Ok(answer::ok())
 }
 
@@ -73,14 +77,14 @@ pub(super) async fn rename(request: &Request<'_>) -> Answer {
     let parameters = request.parameters()?;
     let (old, new) = (parameters.need("id")?, parameters.need("newId")?);
     let name = AccountName::parse(new).map_err(ChangeError::Name)?;
-    let renamed = request.dispatch.accounts.rename_agent(old, &name).await;
-    note(request, &by.name, "rename agent", &format!("{old} -> {new}"), outcome(&renamed));
-    renamed.map_err(|error| of_agent(error, old))?;
+    let what = format!("{old} -> {new}");
+    let rider = done_by(request, &by.name, "rename agent", &what);
+    let renamed = request.dispatch.accounts.rename_agent(old, &name, rider).await;
+    if let Err(error) = renamed {
+        refused_to(request, &by.name, "rename agent", &what).await;
+        return Err(of_agent(error, old));
+    }
     Ok(answer::ok())
-}
-
-fn outcome<T>(result: &Result<T, ChangeError>) -> &'static str {
-    if result.is_ok() { "ok" } else { "refused" }
 }
 
 fn of_agent(error: ChangeError, name: &str) -> Refusal {
@@ -103,7 +107,8 @@ pub(super) async fn self_registration(request: &mut Request<'_>) -> Answer {
         Some("0") => false,
         _ => return Err(Refusal::bad("Pass 'enabled=1' or 'enabled=0' in query string")),
     };
-    accounts.set_self_registration(is_on).await?;
-    note(request, &by.name, "self-registration", if is_on { "on" } else { "off" }, "ok");
+    let what = if is_on { "on" } else { "off" };
+    let rider = done_by(request, &by.name, "self-registration", what);
+    accounts.set_self_registration(is_on, rider).await?;
     Ok(answer::empty())
 }

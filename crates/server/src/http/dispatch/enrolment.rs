@@ -8,7 +8,7 @@ use wire::Secret;
 
 use super::parameters;
 use super::refusal::Refusal;
-use super::sessions::{note, note_newcomer};
+use super::sessions::{done_by, note_newcomer, refused_to};
 use super::{Answer, Request, answer};
 use crate::accounts::enrolment::{TTL_MAX, USES_MAX};
 use crate::accounts::{AccountName, Act, ChangeError};
@@ -28,10 +28,12 @@ pub(super) async fn make_token(request: &mut Request<'_>) -> Answer {
     let parameters = request.parameters()?;
     let ttl = parameters.secs("ttl", 1, TTL_MAX.as_secs())?.unwrap_or(TTL);
     let uses = parameters.number("uses", 1, USES_MAX)?.unwrap_or(1);
-    let token = request.dispatch.accounts.enrol_token(by.account, ttl, uses).await;
     let what = format!("{uses} uses, {} s", ttl.as_secs());
-    let outcome = if token.is_ok() { "ok" } else { "refused" };
-    note(request, &by.name, "make enrolment token", &what, outcome);
+    let rider = done_by(request, &by.name, "make enrolment token", &what);
+    let token = request.dispatch.accounts.enrol_token(by.account, ttl, uses, rider).await;
+    if token.is_err() {
+        refused_to(request, &by.name, "make enrolment token", &what).await;
+    }
     Ok(answer::json(&json!({
         "error": false,
         "token": token?.expose(),
@@ -50,8 +52,9 @@ pub(super) async fn enrol(request: &mut Request<'_>) -> Answer {
     let token = Secret::new(token);
     let name = AccountName::parse(&name).map_err(ChangeError::Name)?;
     let accounts = &request.dispatch.accounts;
-    let enrolled = accounts.enrol(token.expose(), &name, request.client).await;
-    note_newcomer(request, name.as_str(), "enrol", &enrolled);
+    let rider = done_by(request, name.as_str(), "enrol", "");
+    let enrolled = accounts.enrol(token.expose(), &name, request.client, rider).await;
+    note_newcomer(request, name.as_str(), "enrol", &enrolled).await;
     let enrolled = enrolled?;
     Ok(answer::json(&json!({
         "error": false,

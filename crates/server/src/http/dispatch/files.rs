@@ -12,7 +12,7 @@ use plugins::call::Body;
 use serde_json::json;
 
 use super::refusal::Refusal;
-use super::sessions::note;
+use super::sessions::{done_by, refused_to};
 use super::{Answer, Endpoint, Request, answer};
 use crate::accounts::Act;
 use crate::files::name::hex;
@@ -79,17 +79,14 @@ pub(super) async fn store(request: &mut Request<'_>) -> Result<Put, Refusal> {
     drop(parameters);
     let lifetime = ttl.unwrap_or(config.file_lifetime);
     let new = NewFile { name: name.clone(), lifetime, uses, by: by.account.0 };
-    let stored = receive(request, new).await;
-    let outcome = if stored.is_ok() { "ok" } else { "refused" };
-    let what = match &stored {
-        Ok(stored) => format!("{}/{}", stored.id, name.as_str()),
-        Err(_) => name.as_str().to_owned(),
-    };
-    note(request, &by.name, "put file", &what, outcome);
+    let stored = receive(request, new, &by.name).await;
+    if stored.is_err() {
+        refused_to(request, &by.name, "put file", name.as_str()).await;
+    }
     Ok(Put { stored: stored?, name, lifetime, uses })
 }
 
-async fn receive(request: &mut Request<'_>, new: NewFile) -> Result<Stored, Refusal> {
+async fn receive(request: &mut Request<'_>, new: NewFile, by: &str) -> Result<Stored, Refusal> {
     let files = &request.dispatch.files;
     let limit_bytes = files.bytes_max();
     if request.incoming.size_hint().lower() > limit_bytes {
@@ -102,7 +99,8 @@ async fn receive(request: &mut Request<'_>, new: NewFile) -> Result<Stored, Refu
     {
         draft = draft.add(&piece).await?;
     }
-    Ok(draft.keep(new).await?)
+    let what = format!("{}/{}", draft.id(), new.name.as_str());
+    Ok(draft.keep(new, done_by(request, by, "put file", &what)).await?)
 }
 
 /// The last part of the path as a name.
@@ -121,10 +119,14 @@ async fn remove(request: &Request<'_>, id: Option<FileId>) -> Answer {
     let by = request.who_may(Act::Send).await?;
     let (id, name) = id.zip(name(request)).ok_or_else(Refusal::no_file)?;
     let what = format!("{id}/{}", name.as_str());
-    let removed = request.dispatch.files.remove(id, name).await;
-    let outcome = if matches!(removed, Ok(true)) { "ok" } else { "refused" };
-    note(request, &by.name, "remove file", &what, outcome);
-    if removed? { Ok(answer::ok()) } else { Err(Refusal::no_file()) }
+    let rider = done_by(request, &by.name, "remove file", &what);
+    let removed = request.dispatch.files.remove(id, name, rider).await;
+    if matches!(removed, Ok(true)) {
+        return Ok(answer::ok());
+    }
+    refused_to(request, &by.name, "remove file", &what).await;
+    removed?;
+    Err(Refusal::no_file())
 }
 
 /// Gives a file, or a part of it: each answer with bytes of it is a use.

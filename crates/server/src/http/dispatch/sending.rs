@@ -11,10 +11,10 @@ use tokio::time::Instant;
 
 use super::parameters::Parameters;
 use super::refusal::Refusal;
+use super::sessions::done_by;
 use super::tasks::WAIT_SECS_MAX;
 use super::{Answer, Request, answer};
-use crate::accounts::audit::Entry;
-use crate::accounts::{Accounts, Act};
+use crate::accounts::{Accounts, Act, Entry};
 use crate::dispatch::Dispatch;
 
 /// The longest a task may be told to wait for its agent, in seconds: a year.
@@ -132,12 +132,10 @@ async fn one(
     (name, agent): (Arc<str>, AgentId),
     until: Option<Instant>,
 ) -> Answer {
-    let enqueued = request.dispatch.dispatcher.enqueue(order.task(agent))?;
-    let noted = note_one(request, &order.by, &format!("{} -> {name}", enqueued.id));
+    let ride = |id| done_by(request, &order.by, "send task", &format!("{id} -> {name}"));
+    let enqueued = request.dispatch.dispatcher.enqueue_with(order.task(agent), ride)?;
     drop(order);
     let (id, ended) = stored(request.dispatch, agent, enqueued).await?;
-    // Without the note it is a task all the same; the log has said so.
-    let _ = noted.await;
     let Some(until) = until else {
         let mut text =
             answer::Text::new("{\"error\":false,\"msg\":\"Task enqueued\",\"id\":\"", 24);
@@ -219,52 +217,57 @@ pub(super) async fn send_all(
     order: &Order,
     agents: Vec<(Arc<str>, Option<AgentId>)>,
 ) -> Vec<Sent> {
-    let dispatcher = &request.dispatch.dispatcher;
+    let known: Vec<_> = agents.iter().filter_map(|(name, agent)| Some((name, (*agent)?))).collect();
+    let ride = |ids: &[Option<TaskId>]| {
+        let names = known.iter().map(|(name, _)| &***name);
+        let sent: Vec<_> = names.zip(ids).filter_map(|(name, id)| Some((name, (*id)?))).collect();
+        done_by(request, &order.by, "send task", &told(&sent))
+    };
     // All of them are on their way before the first is waited for: they share syncs.
-    let enqueued: Vec<_> = agents
-        .into_iter()
-        .map(|(name, agent)| {
-            let sent = match agent {
-                Some(agent) => match dispatcher.enqueue(order.task(agent)) {
-                    Ok(enqueued) => Ok((agent, enqueued)),
-                    Err(error) => Err(Refusal::from(error)),
-                },
-                None => Err(Refusal::no_agent(&name)),
-            };
-            (name, sent)
-        })
-        .collect();
-    let mut sent = Vec::with_capacity(enqueued.len());
-    for (name, enqueued) in enqueued {
-        let stored = match enqueued {
-            Ok((agent, enqueued)) => stored(request.dispatch, agent, enqueued).await,
-            Err(refusal) => Err(refusal),
+    let new = known.iter().map(|(_, agent)| order.task(*agent));
+    let mut enqueued = request.dispatch.dispatcher.enqueue_all(new, ride).into_iter();
+    let mut sent = Vec::with_capacity(agents.len());
+    let mut is_noted = None;
+    for (name, agent) in agents {
+        let outcome = match agent.and_then(|agent| Some((agent, enqueued.next()?))) {
+            Some((agent, Ok(enqueued))) => {
+                let stored = stored(request.dispatch, agent, enqueued).await;
+                let is_down = |it: &Refusal| it.status() == StatusCode::SERVICE_UNAVAILABLE;
+                is_noted.get_or_insert(!stored.as_ref().is_err_and(is_down));
+                stored
+            }
+            Some((_, Err(error))) => Err(Refusal::from(error)),
+            None => Err(Refusal::no_agent(&name)),
         };
-        sent.push((name, stored));
+        sent.push((name, outcome));
     }
-    note_sent(request, &order.by, &sent).await;
+    // The first, with which the entry was to be written, was not; others may be.
+    if is_noted == Some(false) {
+        note_sent(request, &order.by, &sent).await;
+    }
     sent
 }
 
-/// One entry for all: of many it tells the first and the last.
+/// Writes down what was sent without its entry.
 async fn note_sent(request: &Request<'_>, by: &str, sent: &[Sent]) {
-    let mut stored = sent.iter().filter_map(|(name, sent)| Some((name, sent.as_ref().ok()?.0)));
-    let Some((name, first)) = stored.next() else { return };
-    let what = match stored.next_back() {
-        None => format!("{first} -> {name}"),
-        Some((other, last)) => {
-            let count = sent.iter().filter(|(_, sent)| sent.is_ok()).count();
-            format!("{first} -> {name}, ..., {last} -> {other}: {count} tasks")
-        }
-    };
-    let _ = note_one(request, by, &what).await;
+    let kept: Vec<_> =
+        sent.iter().filter_map(|(name, sent)| Some((&**name, sent.as_ref().ok()?.0))).collect();
+    if !kept.is_empty() {
+        let (from, what) = (Some(request.client), told(&kept));
+        let entry = Entry { who: by, from, act: "send task", what: &what, outcome: "ok" };
+        request.dispatch.accounts.note(&entry).await;
+    }
 }
 
-/// Writes down who sends what. Resolves when that is on the disk, which shares the sync of the task.
-fn note_one(request: &Request<'_>, by: &str, what: &str) -> tokio::sync::oneshot::Receiver<()> {
-    let entry =
-        Entry { who: by, from: Some(request.client), act: "send task", what, outcome: "ok" };
-    request.dispatch.accounts.audit(&entry)
+/// What is written down of tasks that were sent at once: of many, the first, the last, and how many there are.
+fn told(sent: &[(&str, TaskId)]) -> String {
+    match sent {
+        [] => String::new(),
+        [(name, id)] => format!("{id} -> {name}"),
+        [(name, first), .., (other, last)] => {
+            format!("{first} -> {name}, ..., {last} -> {other}: {} tasks", sent.len())
+        }
+    }
 }
 
 fn ids(sent: &[Sent]) -> http::Response<plugins::call::Body> {

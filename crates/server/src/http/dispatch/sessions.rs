@@ -1,5 +1,6 @@
 //! `/login` and `/logout`.
 
+use database::Rider;
 use http::StatusCode;
 use http::header::AUTHORIZATION;
 use plugins::call::FormValue;
@@ -27,17 +28,19 @@ pub(super) async fn login(request: &mut Request<'_>) -> Answer {
     };
     let login = Login::Named { name: &user, password: pass.expose() };
     let session = request.dispatch.accounts.login(login, request.client).await;
-    note_login(request, &user, &session);
+    note_login(request, &user, &session).await;
     begun(session)
 }
 
-/// Writes down a login of `who`. Those that were not even tried are not: strangers who are told to wait would only fill
-/// a log that nobody can shorten.
-pub(super) fn note_login(request: &Request<'_>, who: &str, session: &Result<Session, AuthError>) {
-    match session {
-        Ok(_) => note(request, who, "login", "", "ok"),
-        Err(AuthError::Refused) => note(request, who, "login", "", "refused"),
-        Err(AuthError::TooMany { .. } | AuthError::Busy | AuthError::Unavailable(_)) => {}
+/// Writes down that `who` was not let in; a login that succeeds writes itself down. Those that were not even tried are
+/// not: strangers who are told to wait would only fill a log that nobody can shorten.
+pub(super) async fn note_login(
+    request: &Request<'_>,
+    who: &str,
+    session: &Result<Session, AuthError>,
+) {
+    if let Err(AuthError::Refused) = session {
+        refused_to(request, who, "login", "").await;
     }
 }
 
@@ -93,26 +96,27 @@ pub(super) async fn logout(request: &mut Request<'_>) -> Answer {
     Ok(answer::json(&json!({ "error": false, "msg": "Logged out" })))
 }
 
-/// Writes down that a stranger tried to become the agent `who`. What they may try as often as they like is not: see
+/// Writes down that a stranger was not made the agent `who`. What they may try as often as they like is not: see
 /// [`note_login`].
-pub(super) fn note_newcomer<T>(
+pub(super) async fn note_newcomer<T>(
     request: &Request<'_>,
     who: &str,
     act: &str,
     outcome: &Result<T, ChangeError>,
 ) {
-    match outcome {
-        Ok(_) => note(request, who, act, "", "ok"),
-        // These count as guesses, so there are not many.
-        Err(ChangeError::BadToken | ChangeError::Disabled) => {
-            note(request, who, act, "", "refused");
-        }
-        Err(_) => {}
+    // These count as guesses, so there are not many.
+    if let Err(ChangeError::BadToken | ChangeError::Disabled) = outcome {
+        refused_to(request, who, act, "").await;
     }
 }
 
-/// Writes down who did what. Nobody waits for it: it is on its way to the disk like everything else.
-pub(super) fn note(request: &Request<'_>, who: &str, act: &str, what: &str, outcome: &str) {
-    let entry = Entry { who, from: Some(request.client), act, what, outcome };
-    request.dispatch.accounts.note(&entry);
+/// What says in the audit log that `who` did something; it is to be written together with that.
+pub(super) fn done_by(request: &Request<'_>, who: &str, act: &str, what: &str) -> Rider {
+    Entry { who, from: Some(request.client), act, what, outcome: "ok" }.rider()
+}
+
+/// Writes down that `who` could not do something.
+pub(super) async fn refused_to(request: &Request<'_>, who: &str, act: &str, what: &str) {
+    let entry = Entry { who, from: Some(request.client), act, what, outcome: "refused" };
+    request.dispatch.accounts.note(&entry).await;
 }

@@ -99,7 +99,7 @@ async fn login(request: &Request<'_>) -> Answer {
     let code = parameters.get("token").ok_or_else(sessions::refused)?;
     let session = request.dispatch.accounts.login(Login::Passcode(code), request.client).await;
     let who = session.as_ref().map_or("a pass-code", |session| &*session.identity.name);
-    sessions::note_login(request, who, &session);
+    sessions::note_login(request, who, &session).await;
     sessions::begun(session)
 }
 

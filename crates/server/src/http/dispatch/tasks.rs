@@ -12,7 +12,7 @@ use http::{Method, StatusCode};
 use tokio::time::Instant;
 
 use super::refusal::Refusal;
-use super::sessions::note;
+use super::sessions::{done_by, refused_to};
 use super::{Answer, Request, agent_of, answer};
 use crate::accounts::Act;
 use crate::http::cargo::Freight;
@@ -172,9 +172,12 @@ async fn cancel(request: &Request<'_>, id: Option<TaskId>) -> Answer {
     let by = request.who_may(Act::Send).await?;
     let id = id.ok_or_else(Refusal::no_task)?;
     let why = format!("cancelled by {}", by.name);
-    let cancelled = request.dispatch.dispatcher.cancel(id, &why, false).await;
-    let outcome = if cancelled.is_ok() { "ok" } else { "refused" };
-    note(request, &by.name, "cancel task", &id.to_string(), outcome);
+    let what = id.to_string();
+    let rider = done_by(request, &by.name, "cancel task", &what);
+    let cancelled = request.dispatch.dispatcher.cancel(id, &why, false, Some(rider)).await;
+    if cancelled.is_err() {
+        refused_to(request, &by.name, "cancel task", &what).await;
+    }
     cancelled?;
     Ok(answer::raw(&b"{\"error\":false,\"state\":\"cancelled\"}"[..]))
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use wire::Secret;
 
 use super::refusal::Refusal;
-use super::sessions::note;
+use super::sessions::{done_by, refused_to};
 use super::{Answer, Request, answer};
 use crate::accounts::{Act, token};
 use crate::follow::Filter;
@@ -62,9 +62,11 @@ async fn add(request: &mut Request<'_>) -> Answer {
     let wish = wish(&body)?;
     let url = wish.address.without_query().to_owned();
     let secret = wish.secret.clone();
-    let added = request.dispatch.webhooks.add(wish).await;
-    let outcome = if matches!(added, Ok(Some(_))) { "ok" } else { "refused" };
-    note(request, &by.name, "add webhook", &url, outcome);
+    let rider = done_by(request, &by.name, "add webhook", &url);
+    let added = request.dispatch.webhooks.add(wish, rider).await;
+    if !matches!(added, Ok(Some(_))) {
+        refused_to(request, &by.name, "add webhook", &url).await;
+    }
     let id = added?.ok_or_else(|| {
         let message = format!("There are {WEBHOOKS_MAX} webhooks already; remove one first");
         Refusal::new(StatusCode::CONFLICT, message)
@@ -93,12 +95,13 @@ async fn remove(request: &Request<'_>) -> Answer {
     let parameters = request.parameters()?;
     let id = parameters.need("id")?;
     let number = id.parse().map_err(|_| Refusal::bad("Non-numeric webhook id"))?;
-    let removed = request.dispatch.webhooks.remove(number).await;
-    let outcome = if matches!(removed, Ok(true)) { "ok" } else { "refused" };
-    note(request, &by.name, "remove webhook", id, outcome);
-    if removed? {
+    let rider = done_by(request, &by.name, "remove webhook", id);
+    let removed = request.dispatch.webhooks.remove(number, rider).await;
+    if matches!(removed, Ok(true)) {
         Ok(answer::ok())
     } else {
+        refused_to(request, &by.name, "remove webhook", id).await;
+        removed?;
         Err(Refusal::new(StatusCode::NOT_FOUND, "Webhook doesn't exist"))
     }
 }

@@ -98,7 +98,7 @@ async fn of_a_cancelling_and_a_result_at_once_one_wins() {
         let mut results = JoinSet::new();
         let mut cancel = || {
             let one = one.clone();
-            cancels.spawn(async move { one.cancel(TaskId(1), "no", false).await });
+            cancels.spawn(async move { one.cancel(TaskId(1), "no", false, None).await });
         };
         if is_cancelled_first {
             cancel();
@@ -132,7 +132,7 @@ async fn of_a_cancelling_and_a_result_at_once_one_wins() {
 async fn what_is_cancelled_is_not_handed_out_and_what_has_ended_not_cancelled() {
     let room = Room::new();
     let queued = room.queue(ANN).await.id;
-    let cancel = |id, only_queued| room.dispatcher.cancel(id, "no", only_queued);
+    let cancel = |id, only_queued| room.dispatcher.cancel(id, "no", only_queued, None);
     cancel(queued, true).await.unwrap();
     assert!(room.take(ANN, 9, None).await.is_empty());
     assert!(matches!(cancel(queued, false).await, Err(CancelError::Ended)));
@@ -150,7 +150,7 @@ async fn an_end_that_cannot_be_stored_did_not_happen() {
     let room = Room::new();
     let mut sent = room.queue(ANN).await;
     room.store.mode(Mode::Fail);
-    let refused = room.dispatcher.cancel(sent.id, "no", false).await;
+    let refused = room.dispatcher.cancel(sent.id, "no", false, None).await;
     assert!(matches!(refused, Err(CancelError::Store(StoreError::Full))));
     let delivery = room.take_one(None).await;
     assert_eq!(delivery.task(), sent.id, "it is in the queue as before");
@@ -169,7 +169,7 @@ async fn an_end_that_fails_on_the_way_brings_a_parked_poll_its_task() {
     room.store.mode(Mode::Hold);
     let dispatcher = room.dispatcher.clone();
     let mut cancels = JoinSet::new();
-    cancels.spawn(async move { dispatcher.cancel(TaskId(1), "no", false).await });
+    cancels.spawn(async move { dispatcher.cancel(TaskId(1), "no", false, None).await });
     settle().await;
     let mut polls = JoinSet::new();
     room.park(&mut polls, ANN);
@@ -263,7 +263,7 @@ async fn a_follower_is_woken_by_its_own_task_alone_and_by_the_removal_of_its_age
     room.store.wait_for_read(1);
     for _ in 0..10 {
         let other = room.queue(BOB).await;
-        room.dispatcher.cancel(other.id, "no", false).await.unwrap();
+        room.dispatcher.cancel(other.id, "no", false, None).await.unwrap();
         settle().await;
     }
     assert_eq!(room.store.read_count(), 1);

@@ -4,7 +4,7 @@ use std::sync::{Condvar, MutexGuard};
 
 use super::*;
 use crate::store::{
-    ClaimNote, Event, Loaded, OutputEnd, Stored, TaskPage, TaskQuery, TaskStore, Then,
+    ClaimNote, Event, Loaded, OutputEnd, Rider, Stored, TaskPage, TaskQuery, TaskStore, Then,
 };
 use crate::task::Ending;
 
@@ -142,12 +142,12 @@ impl TaskStore for Gated {
         self.inner.load()
     }
 
-    fn add_task(&self, task: Task, then: Then<()>) {
-        self.change(then, move |store, then| store.add_task(task, then));
+    fn add_task(&self, task: Task, rider: Option<Rider>, then: Then<()>) {
+        self.change(then, move |store, then| store.add_task(task, rider, then));
     }
 
-    fn end_task(&self, ending: Ending, then: Then<()>) {
-        self.change(then, move |store, then| store.end_task(ending, then));
+    fn end_task(&self, ending: Ending, rider: Option<Rider>, then: Then<()>) {
+        self.change(then, move |store, then| store.end_task(ending, rider, then));
     }
 
     fn add_late(&self, late: Late, then: Then<()>) {

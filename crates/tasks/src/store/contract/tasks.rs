@@ -41,7 +41,7 @@ fn found(store: &mut Restarting) {
     for end in &ends {
         store.end_task(end);
     }
-    let again = store.told(|store, then| store.end_task(ending(4, Outcome::Dead, 10), then));
+    let again = store.told(|store, then| store.end_task(ending(4, Outcome::Dead, 10), None, then));
     assert!(again.is_err(), "a task ends once");
     for run in 2..4 {
         let stored = |id| store.store().task(TaskId(id)).unwrap();
@@ -177,11 +177,11 @@ fn forgotten(store: &mut Restarting) {
     assert_eq!(store.store().agents().unwrap(), [ANN, BOB]);
     // Nobody waits for these, so they may be written together with the forgetting.
     for id in 10..300 {
-        store.store().add_task(task(id, ANN), Box::new(|_| {}));
+        store.store().add_task(task(id, ANN), None, Box::new(|_| {}));
         store.store().add_event(ANN, 1, "2".into(), Box::new(|_| {}));
     }
     store.forget(ANN);
-    let _ = store.told(|store, then| store.end_task(ending(1, Outcome::Done, 5), then));
+    let _ = store.told(|store, then| store.end_task(ending(1, Outcome::Done, 5), None, then));
     let _ = store.told(|store, then| store.add_late(late(1), then));
     let _ = store.told(|store, then| piece(store, 1, then));
     for _ in 0..2 {
@@ -217,10 +217,10 @@ fn fill(store: &Restarting, count: u64, ended_at: u64) {
     let told = |outcome: Result<(), StoreError>| outcome.unwrap();
     for id in 1..=count {
         let agent = if id.is_multiple_of(3) { BOB } else { ANN };
-        store.store().add_task(task(id, agent), Box::new(told));
+        store.store().add_task(task(id, agent), None, Box::new(told));
         if id.is_multiple_of(2) {
             let outcome = if id.is_multiple_of(20) { Outcome::Cancelled } else { Outcome::Done };
-            store.store().end_task(ending(id, outcome, ended_at), Box::new(told));
+            store.store().end_task(ending(id, outcome, ended_at), None, Box::new(told));
         }
     }
     store.add_event(ANN, "all has been stored by now");

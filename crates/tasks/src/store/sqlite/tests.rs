@@ -85,9 +85,9 @@ fn wait_for(what: &str, is_so: impl Fn() -> bool) {
 fn no_row_is_left_of_a_task_that_was_forgotten_before_it_ended() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(&directory.path().join("t.db"));
-    told(|then| store.add_task(task(1, 1), then));
+    told(|then| store.add_task(task(1, 1), None, then));
     told(|then| store.forget(AgentId(1), then));
-    told(|then| store.end_task(ended(1), then));
+    told(|then| store.end_task(ended(1), None, then));
     told(|then| store.add_output(TaskId(1), 0, "x".into(), 9, then));
     let late = crate::store::Late { task: TaskId(1), claim: None, at: 1, result: "1".into() };
     told(|then| store.add_late(late, then));
@@ -101,8 +101,8 @@ fn what_was_dropped_before_it_was_indexed_does_not_enter_the_index() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(&directory.path().join("t.db"));
     for id in 1..=300 {
-        store.add_task(task(id, 1), Box::new(|outcome| outcome.unwrap()));
-        told(|then| store.end_task(ended(id), then));
+        store.add_task(task(id, 1), None, Box::new(|outcome| outcome.unwrap()));
+        told(|then| store.end_task(ended(id), None, then));
     }
     let settings = Settings::default();
     wait_for("old tasks are dropped", || {
@@ -110,13 +110,34 @@ fn what_was_dropped_before_it_was_indexed_does_not_enter_the_index() {
         ask(&store, "SELECT count(*) FROM tasks") == 0
     });
     for id in 301..20_300 {
-        store.add_task(task(id, 2), Box::new(|outcome| outcome.unwrap()));
+        store.add_task(task(id, 2), None, Box::new(|outcome| outcome.unwrap()));
     }
-    told(|then| store.add_task(task(20_300, 2), then));
+    told(|then| store.add_task(task(20_300, 2), None, then));
     wait_for("the index is brought up to date", || {
         store.keep_house(&settings);
         ask(&store, "SELECT count(*) FROM agent_tasks WHERE agent = 2") == 20_000
     });
     assert_eq!(ask(&store, "SELECT count(*) FROM agent_tasks"), 20_000);
     assert_eq!(store.agents().unwrap(), [AgentId(2)]);
+}
+
+fn no_rider() -> Rider {
+    Box::new(|tx| tx.execute("INSERT INTO nothing VALUES (1)", []).map(drop))
+}
+
+#[test]
+fn a_task_and_its_end_are_not_kept_without_what_rides_with_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(&directory.path().join("t.db"));
+    let (tell, told_of) = std::sync::mpsc::channel();
+    let heard = tell.clone();
+    store.add_task(task(1, 1), Some(no_rider()), Box::new(move |it| heard.send(it).unwrap()));
+    assert!(told_of.recv().unwrap().is_err());
+    assert_eq!(store.task(TaskId(1)).unwrap(), None);
+    let rider: Rider = Box::new(|tx| schema::raise(tx, "ridden", 7));
+    told(|then| store.add_task(task(2, 1), Some(rider), then));
+    assert_eq!(store.database.read_now(|c| schema::counter(c, "ridden")).unwrap(), 7);
+    store.end_task(ended(2), Some(no_rider()), Box::new(move |it| tell.send(it).unwrap()));
+    assert!(told_of.recv().unwrap().is_err());
+    assert_eq!(store.task(TaskId(2)).unwrap().unwrap().ending, None);
 }

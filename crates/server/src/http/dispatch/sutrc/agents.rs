@@ -5,7 +5,7 @@ use wire::Secret;
 
 use super::super::agents::{listed, remove, rename};
 use super::super::refusal::Refusal;
-use super::super::sessions::note_newcomer;
+use super::super::sessions::{done_by, note_newcomer};
 use super::super::{Answer, Request, answer};
 use crate::accounts::{AccountName, Act, ChangeError};
 
@@ -37,8 +37,10 @@ async fn register(request: &Request<'_>) -> Answer {
     };
     let name = AccountName::parse(name).map_err(ChangeError::Name)?;
     let accounts = &request.dispatch.accounts;
-    let registered = accounts.register_hardware(&name, &Secret::new(hwid), request.client).await;
-    note_newcomer(request, name.as_str(), "self-register", &registered);
+    let rider = done_by(request, name.as_str(), "self-register", "");
+    let hwid = Secret::new(hwid);
+    let registered = accounts.register_hardware(&name, &hwid, request.client, rider).await;
+    note_newcomer(request, name.as_str(), "self-register", &registered).await;
     registered?;
     Ok(answer::empty())
 }

@@ -166,7 +166,7 @@ fn put_ending(text: &mut Text, ending: &Ending) {
 }
 
 async fn cancel(dispatcher: Dispatcher, id: TaskId) {
-    match dispatcher.cancel(id, "its result was not waited for any longer", true).await {
+    match dispatcher.cancel(id, "its result was not waited for any longer", true, None).await {
         // Its agent has it, or has just answered.
         Ok(()) | Err(CancelError::Ended | CancelError::Unknown) => {}
         Err(CancelError::Store(error)) => {
