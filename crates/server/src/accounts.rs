@@ -56,6 +56,8 @@ use verified::Tags;
 
 /// How long is waited before another process's changes are read again after that has failed.
 const READ_AGAIN: Duration = Duration::from_secs(1);
+/// How often it is looked for what is no longer kept.
+const HOUSE_EVERY: Duration = Duration::from_secs(60);
 
 /// The number of an account. It is never used again, also not for an account of the same name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -86,6 +88,10 @@ pub struct Agent {
 pub struct Settings {
     /// A session that was not used for so long has ended.
     pub session_idle: Duration,
+    /// How long entries of the audit log are kept; `None` is for ever.
+    pub audit: Option<Duration>,
+    /// Self-registration adds no agent when there are so many.
+    pub selfreg_agents_max: usize,
 }
 
 /// All accounts of one database. Cheap to clone.
@@ -163,6 +169,30 @@ impl Accounts {
                 tokio::time::sleep(READ_AGAIN).await;
             }
         }
+    }
+
+    /// Drops entries of the audit log that are older than what is kept, as long as it is polled. Never ends by itself.
+    pub async fn keep_house(&self) {
+        let Some(audit) = self.inner.settings.audit else { return std::future::pending().await };
+        let mut ticks = tokio::time::interval(HOUSE_EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let from = milliseconds(SystemTime::now())
+                .saturating_sub_unsigned(u64::try_from(audit.as_millis()).unwrap_or(u64::MAX));
+            if let Err(error) = self.shorten_audit(from).await {
+                tracing::warn!("old entries of the audit log stay a little longer: {error}");
+            }
+        }
+    }
+
+    /// In slices, so that whatever else is to be written waits for one at most.
+    async fn shorten_audit(&self, from: i64) -> Result<(), DatabaseError> {
+        let database = &self.inner.database;
+        while database.read(move |tx| audit::is_long(tx, from)).await? {
+            database.write(move |tx| audit::shorten(tx, from)).await?;
+        }
+        Ok(())
     }
 
     /// Whether another process has changed something that is not in memory yet.

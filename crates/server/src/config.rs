@@ -230,6 +230,10 @@ pub struct TasksConfig {
     pub history: Option<Duration>,
     /// `session_days`: how long an unused session lives (default 30 days).
     pub session: Duration,
+    /// `audit_days`: how long an entry of the audit log is kept; `None`, written 0 (the default), for ever.
+    pub audit: Option<Duration>,
+    /// `selfreg_agents_max`: self-registration adds no agent when there are so many (default 10000).
+    pub selfreg_agents_max: usize,
     /// `attempts_max`: claims of one task before it is dead (default 5).
     pub attempts_max: u32,
     /// `output_bytes_max`: kept of one task's output (default 1 MiB).

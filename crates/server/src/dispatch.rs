@@ -60,7 +60,11 @@ impl Dispatch {
                 let _ = tell.send(AgentId(gone.account.0));
             }
         };
-        let settings = accounts::Settings { session_idle: config.session };
+        let settings = accounts::Settings {
+            session_idle: config.session,
+            audit: config.audit,
+            selfreg_agents_max: config.selfreg_agents_max,
+        };
         let accounts = Accounts::open(database.clone(), settings, depart)?;
         let feed = Feed::new(accounts.clone(), dispatcher.clone());
         Ok(Self {
@@ -104,6 +108,7 @@ impl Dispatch {
         tokio::select! {
             () = self.dispatcher.keep_time() => {}
             () = async { self.accounts.follow().await } => {}
+            () = self.accounts.keep_house() => {}
             () = forget_departed => {}
             () = self.files.run() => {}
             () = self.webhooks.run(self.is_closing.subscribe()) => {}

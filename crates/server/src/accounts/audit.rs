@@ -1,7 +1,7 @@
 //! Who did what, when, and what came of it.
 //!
-//! Invariant: the log only grows; the database itself refuses to change or delete a row. No entry is
-//! longer than a few kilobytes, whoever it speaks of.
+//! Invariant: the log only grows; the database itself refuses to change a row, and to delete one that is not older than
+//! the time for which entries are kept, if there is one. No entry is longer than a few kilobytes, whoever it speaks of.
 
 use std::net::IpAddr;
 use std::time::SystemTime;
@@ -16,6 +16,8 @@ use super::milliseconds;
 const PART_BYTES_MAX: usize = 1024;
 /// Entries that are given at once.
 pub const PAGE_MAX: u32 = 1000;
+/// Entries that are dropped at once.
+pub(super) const DROPPED_MAX: usize = 500;
 
 /// Something that was done, or tried.
 #[derive(Debug, Clone, Copy)]
@@ -92,6 +94,22 @@ pub(super) fn write(connection: &Connection, entry: &Stored) -> Result<(), rusql
     connection.prepare_cached(sql)?.execute((at, who, from, act, what, outcome)).map(drop)
 }
 
+/// Drops entries older than `from`, [`DROPPED_MAX`] at most, and says how many. They stand about in the order of their
+/// times, so only the first are looked at.
+pub(super) fn shorten(connection: &Connection, from: i64) -> Result<usize, rusqlite::Error> {
+    let sql = "UPDATE settings SET value = max(value, ?1) WHERE name = 'audit_from'";
+    connection.prepare_cached(sql)?.execute([from])?;
+    let sql = "DELETE FROM audit WHERE at < ?1
+               AND id IN (SELECT id FROM audit ORDER BY id LIMIT ?2)";
+    connection.prepare_cached(sql)?.execute((from, DROPPED_MAX))
+}
+
+/// Whether there is an entry older than `from` that [`shorten`] would drop.
+pub(super) fn is_long(connection: &Connection, from: i64) -> Result<bool, rusqlite::Error> {
+    let sql = "SELECT 1 FROM (SELECT at FROM audit ORDER BY id LIMIT ?2) WHERE at < ?1";
+    connection.prepare_cached(sql)?.exists((from, DROPPED_MAX))
+}
+
 /// At most `limit` entries before the one with the number `before`, the newest first.
 pub(super) fn page(
     connection: &Connection,
@@ -123,7 +141,9 @@ mod tests {
 
     fn log() -> Connection {
         let connection = Connection::open_in_memory().unwrap();
-        connection.execute_batch(MIGRATIONS.steps[0]).unwrap();
+        for step in MIGRATIONS.steps {
+            connection.execute_batch(step).unwrap();
+        }
         for (at, what) in [(5, "one"), (3, "two"), (9, "three")] {
             let from = Some("::ffff:192.0.2.1".parse().unwrap());
             let entry = Entry { who: "root", from, act: "task.send", what, outcome: "ok" };
@@ -166,6 +186,21 @@ mod tests {
             assert!(error.contains("the audit log only grows"), "{sql}: {error}");
         }
         assert_eq!(page(&log, None, 9).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn only_what_is_older_than_what_is_kept_goes() {
+        let log = log();
+        assert!(!is_long(&log, 3).unwrap() && is_long(&log, 6).unwrap());
+        assert_eq!(shorten(&log, 6).unwrap(), 2);
+        assert_eq!(page(&log, None, 9).unwrap().len(), 1);
+        // What was let go once is not asked for again by setting the time back.
+        assert_eq!(shorten(&log, 0).unwrap(), 0);
+        for sql in ["DELETE FROM audit", "UPDATE audit SET at = 1"] {
+            assert!(log.execute(sql, []).is_err(), "{sql}");
+        }
+        log.execute("DELETE FROM settings WHERE name = 'audit_from'", []).unwrap();
+        assert!(log.execute("DELETE FROM audit", []).is_err(), "without the setting nothing goes");
     }
 
     #[test]

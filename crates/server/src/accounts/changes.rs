@@ -101,10 +101,11 @@ impl Accounts {
         rider: Rider,
     ) -> Result<AccountId, ChangeError> {
         self.allow_registration().await?;
+        self.check_room_for_agents()?;
         let stored = self.hash(Some(name), password).await?;
         let proof = Proof { password: Some(stored.as_str().into()), ..Proof::default() };
         let new = NewAccount { name: Some(name.clone()), role: Role::Agent, proof };
-        let account = self.insert(new, Some(rider)).await?;
+        let account = self.self_register(new, rider).await?;
         // It comes again at once; no need to hash what we have just hashed.
         let tag = self.inner.tags.of(account.id, &stored, password.expose());
         account.proven.remember(tag);
@@ -135,7 +136,7 @@ impl Accounts {
             return Err(ChangeError::Disabled);
         }
         let new = self.new_hardware(name, hwid)?;
-        Ok(self.insert(new, Some(rider)).await?.id)
+        Ok(self.self_register(new, rider).await?.id)
     }
 
     /// Gives the agent `old` the name `new`. `rider` is written with that.
@@ -260,6 +261,26 @@ impl Accounts {
         }
         let password = password.clone();
         Ok(self.inner.workshop.run(move || passwords::hash(&password)).await??)
+    }
+
+    /// The write decides; this saves the work where it is clear already.
+    fn check_room_for_agents(&self) -> Result<(), ChangeError> {
+        let directory = self.inner.directory();
+        let agents = directory.all().filter(|it| it.is_agent()).count();
+        let is_full = agents >= self.inner.settings.selfreg_agents_max;
+        if is_full { Err(ChangeError::Full) } else { Ok(()) }
+    }
+
+    async fn self_register(
+        &self,
+        new: NewAccount,
+        rider: Rider,
+    ) -> Result<Arc<Account>, ChangeError> {
+        let now = milliseconds(SystemTime::now());
+        let agents_max = self.inner.settings.selfreg_agents_max;
+        let job =
+            move |tx: &_| riding(tx, rows::self_register(tx, &new, now, agents_max), Some(rider));
+        self.change(job).await
     }
 
     async fn insert(

@@ -81,6 +81,9 @@ pub enum ChangeError {
         enrolment::TOKENS_MAX
     )]
     TooMany,
+    /// There are as many agents as self-registration may make.
+    #[error("There are too many agents; self-registration adds no more")]
+    Full,
     /// Too many passwords wait to be hashed; it is worth trying again in a second.
     #[error("Too many passwords at once; try again")]
     Busy,
@@ -95,6 +98,7 @@ impl From<Refusal> for ChangeError {
             Refusal::Taken => Self::NameTaken,
             Refusal::Unknown => Self::Unknown,
             Refusal::TooMany => Self::TooMany,
+            Refusal::Full => Self::Full,
             Refusal::BadToken => Self::BadToken,
         }
     }

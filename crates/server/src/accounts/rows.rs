@@ -35,6 +35,8 @@ pub(super) enum Refusal {
     Unknown,
     /// There are as many as there may be.
     TooMany,
+    /// There are as many agents as may add themselves.
+    Full,
     /// The enrolment token is wrong, used up or too old.
     BadToken,
 }
@@ -78,6 +80,18 @@ pub(super) fn insert(connection: &Connection, new: &NewAccount, now: i64) -> Out
     let Some(id) = id else { return Ok(Err(Refusal::Taken)) };
     let (role, proof) = (new.role, new.proof.clone());
     Ok(Ok(Arc::new(Account { id: AccountId(id), name, role, proof, proven: Arc::default() })))
+}
+
+/// Makes the account of an agent that adds itself, unless there are `agents_max` of them.
+pub(super) fn self_register(
+    connection: &Connection,
+    new: &NewAccount,
+    now: i64,
+    agents_max: usize,
+) -> Outcome<Arc<Account>> {
+    let sql = "SELECT count(*) FROM accounts WHERE role = 'agent'";
+    let count: usize = connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
+    if count >= agents_max { Ok(Err(Refusal::Full)) } else { insert(connection, new, now) }
 }
 
 /// Gives the agent `old` the name `new`.

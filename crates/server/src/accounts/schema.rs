@@ -7,7 +7,7 @@ use database::Migrations;
 
 /// The accounts' tables. Other rooms' rows that belong to an account refer to `accounts(id)` with
 /// `ON DELETE CASCADE`.
-pub const MIGRATIONS: Migrations = Migrations { name: "accounts", steps: &[FIRST] };
+pub const MIGRATIONS: Migrations = Migrations { name: "accounts", steps: &[FIRST, SECOND] };
 
 // Times are milliseconds since 1970.
 const FIRST: &str = "
@@ -57,5 +57,14 @@ CREATE TRIGGER audit_is_never_shortened BEFORE DELETE ON audit
 -- An INSERT OR REPLACE would change a row without either of them.
 CREATE TRIGGER audit_is_never_replaced BEFORE INSERT ON audit
     WHEN EXISTS (SELECT 1 FROM audit WHERE id = new.id)
+    BEGIN SELECT raise(ABORT, 'the audit log only grows'); END;
+";
+
+// The log may be told to keep entries for a time only: then its oldest may go, and nothing else.
+const SECOND: &str = "
+INSERT INTO settings(name, value) VALUES ('audit_from', -9223372036854775808);
+DROP TRIGGER audit_is_never_shortened;
+CREATE TRIGGER audit_is_only_shortened_by_age BEFORE DELETE ON audit
+    WHEN (old.at < (SELECT value FROM settings WHERE name = 'audit_from')) IS NOT TRUE
     BEGIN SELECT raise(ABORT, 'the audit log only grows'); END;
 ";

@@ -40,7 +40,7 @@ impl Setup {
 
     fn open(&self) -> Accounts {
         let departed = Arc::clone(&self.departed);
-        let settings = Settings { session_idle: DAY };
+        let settings = Settings { session_idle: DAY, audit: Some(DAY), selfreg_agents_max: 3 };
         let told = move |who: &Identity| departed.lock().unwrap().push(who.name.to_string());
         Accounts::open(self.database(), settings, told).unwrap()
     }

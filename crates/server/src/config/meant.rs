@@ -210,6 +210,8 @@ fn tasks(raw: &mut Raw<'_>, overrides: &Overrides) -> Option<Option<TasksConfig>
     let queue_max = raw.read(&t::QUEUE_MAX);
     let history_days = raw.read(&t::HISTORY_DAYS);
     let session_days = raw.read(&t::SESSION_DAYS);
+    let audit_days = raw.read(&t::AUDIT_DAYS);
+    let selfreg_agents_max = raw.read(&t::SELFREG_AGENTS_MAX);
     let attempts_max = raw.read(&t::ATTEMPTS_MAX);
     let output_bytes_max = raw.read(&t::OUTPUT_BYTES_MAX);
     let files = raw.read(&t::FILES);
@@ -230,6 +232,8 @@ fn tasks(raw: &mut Raw<'_>, overrides: &Overrides) -> Option<Option<TasksConfig>
         queue_max: queue_max?,
         history: history_days.map(|count| (count > 0).then(|| days(count)))?,
         session: days(session_days?),
+        audit: audit_days.map(|count| (count > 0).then(|| days(count)))?,
+        selfreg_agents_max: selfreg_agents_max?,
         attempts_max: attempts_max?,
         output_bytes_max: output_bytes_max?,
         files,

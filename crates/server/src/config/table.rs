@@ -223,6 +223,10 @@ settings! {
         "How long a task that has ended is kept with its result. 0 keeps all.";
     SESSION_DAYS: u64 = ["tasks"] "session_days", kinds::whole(1, 3650), Some("30"), Start,
         "How long a session lives that is not used.";
+    AUDIT_DAYS: u64 = ["tasks"] "audit_days", kinds::whole(0, 36500), Some("0"), Start,
+        "How long an entry of the audit log is kept. 0 keeps all.";
+    SELFREG_AGENTS_MAX: usize = ["tasks"] "selfreg_agents_max", kinds::count(0, 10_000_000), Some("10000"), Start,
+        "Self-registration adds no agent when there are so many, however they were made.";
     ATTEMPTS_MAX: u32 = ["tasks"] "attempts_max", kinds::times(1, 1000), Some("5"), Start,
         "Claims of one task; when the last one fails, the task is dead.";
     OUTPUT_BYTES_MAX: usize = ["tasks"] "output_bytes_max", kinds::bytes(1, 1 << 30), Some("1MiB"), Start,

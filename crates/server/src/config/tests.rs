@@ -194,6 +194,8 @@ fn tasks_have_the_documented_limits_unless_told_otherwise() {
     assert_eq!((tasks.history, tasks.session), (Some(days(30)), days(30)));
     assert_eq!((tasks.output_bytes_max, tasks.file_bytes_max), (1 << 20, 32 << 20));
     assert_eq!(tasks.file_uses, 5);
+    assert_eq!((tasks.audit, tasks.selfreg_agents_max), (None, 10_000));
+    check("[tasks]\ndatabase=t\naudit_days=9", |c| c.tasks.clone().unwrap().audit, Some(days(9)));
     check("[tasks]\ndatabase=t\nhistory_days=0", |c| c.tasks.clone().unwrap().history, None);
     check_problems(
         "[tasks]\nwait_secs=61\nevents_max=0\nqueue_max=-1\nhistory_days=x\nsession_days=0\n\

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::SystemTime;
 
 use super::*;
+use crate::accounts::milliseconds;
 use crate::accounts::token::Digest;
 use crate::accounts::{ChangeError, Entry, audit, directory, rows};
 
@@ -369,4 +371,53 @@ async fn what_commands_do_to_the_file_is_in_the_log() {
         entry("remove account", "a"),
     ];
     assert_eq!(logged(&accounts).await, expected);
+}
+
+#[tokio::test]
+async fn agents_add_themselves_until_there_are_too_many() {
+    let setup = Setup::new();
+    let accounts = setup.open();
+    accounts.set_self_registration(true, unnoted()).await.unwrap();
+    add(&accounts, "root", Role::Admin).await;
+    add(&accounts, "a", Role::Agent).await;
+    let register = async |text: &str| {
+        accounts.register(&name(text), &Secret::new("s"), here(), unnoted()).await
+    };
+    let hardware = async |text: &str| {
+        accounts.register_hardware(&name(text), &Secret::new(text), here(), unnoted()).await
+    };
+    register("b").await.unwrap();
+    let third = hardware("c").await.unwrap();
+    assert!(matches!(register("d").await, Err(ChangeError::Full)));
+    assert!(matches!(hardware("d").await, Err(ChangeError::Full)));
+    assert_eq!(hardware("c").await.unwrap(), third, "who is known already may always");
+    add(&accounts, "by hand", Role::Agent).await;
+    for gone in ["a", "by hand"] {
+        accounts.remove_agent(gone, unnoted()).await.unwrap();
+    }
+    register("d").await.unwrap();
+}
+
+#[tokio::test]
+async fn entries_go_when_their_time_is_over() {
+    let setup = Setup::new();
+    let accounts = setup.open();
+    let entry = Entry { who: "x", from: None, act: "old", what: "", outcome: "ok" };
+    let now = milliseconds(SystemTime::now());
+    let day = i64::try_from(DAY.as_millis()).unwrap();
+    let old: Vec<_> = (0..3 * audit::DROPPED_MAX).map(|_| entry.prepare(now - day - 1)).collect();
+    let put = move |tx: &_| old.iter().try_for_each(|entry| audit::write(tx, entry));
+    accounts.inner.database.write(put).await.unwrap();
+    accounts.note(&Entry { act: "new", ..entry }).await;
+    let mut house = tokio::task::JoinSet::new();
+    let keeper = accounts.clone();
+    house.spawn(async move { keeper.keep_house().await });
+    let found = loop {
+        let found = logged(&accounts).await;
+        if found.len() <= 1 {
+            break found;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!(found, [["x", "local", "new", ""].map(str::to_owned)]);
 }

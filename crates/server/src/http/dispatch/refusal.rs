@@ -176,7 +176,7 @@ impl From<ChangeError> for Refusal {
             | ChangeError::Hardware
             | ChangeError::TokenBounds => StatusCode::BAD_REQUEST,
             ChangeError::BadToken => StatusCode::FORBIDDEN,
-            ChangeError::TooMany => StatusCode::TOO_MANY_REQUESTS,
+            ChangeError::TooMany | ChangeError::Full => StatusCode::TOO_MANY_REQUESTS,
             ChangeError::TooManyAttempts { retry_secs } => {
                 return AuthError::TooMany { retry_secs: *retry_secs }.into();
             }

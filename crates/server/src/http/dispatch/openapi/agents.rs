@@ -35,6 +35,12 @@ pub(super) const DISABLED: Refused = Refused::new(
     "the switch is off; this 405 has no `Allow`",
 );
 
+pub(super) const AGENTS_FULL: Refused = Refused::new(
+    429,
+    "There are too many agents; self-registration adds no more",
+    "there are `selfreg_agents_max` agents",
+);
+
 pub(super) const REMOVE: Operation = Operation {
     name: "removeAgent",
     methods: DELETE,
@@ -115,6 +121,7 @@ pub(super) static AGENTS: Entry = Entry {
                 Refused::new(400, "A password must not be empty", "the password is empty"),
                 Refused::new(400, "A password has at most 1024 bytes", "the password is longer"),
                 DISABLED,
+                AGENTS_FULL,
                 NAME_TAKEN,
                 CROWDED,
             ],

@@ -1,6 +1,6 @@
 //! `/sutrc`: the later protocol of the same authors; sessions, agents and files.
 
-use super::agents::{AGENT_LIST, DISABLED, REMOVE, RENAME, SWITCH};
+use super::agents::{AGENT_LIST, AGENTS_FULL, DISABLED, REMOVE, RENAME, SWITCH};
 use super::files::{FETCH, PUT_BODY, PUT_PARAMETERS, PUT_REFUSALS};
 use super::sessions::{LOGGED_OUT, NO_HEADER, SESSION, SESSION_EXAMPLE, TOO_MANY};
 use super::shapes::Kind;
@@ -102,6 +102,7 @@ pub(super) static AGENTS: Entry = Entry {
                 NAME_LONG,
                 NAME_FORBIDDEN,
                 DISABLED,
+                AGENTS_FULL,
                 NAME_TAKEN,
                 Refused::new(
                     429,
