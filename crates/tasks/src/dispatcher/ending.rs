@@ -32,12 +32,16 @@ impl Dispatcher {
         claim: Option<Claim>,
         result: Bytes,
     ) -> Result<Judgement, StoreError> {
-        let judgement = {
-            let mut ledger = self.shared.ledger();
-            let now = Instant::now();
-            ledger.seen(agent, now);
-            ledger.begin_end(task, Some(agent), claim, now)
-        };
+        let mut judgement = self.judge(agent, task, claim);
+        if judgement == Judgement::Late {
+            self.keep_late(task, claim, result.clone()).await?;
+            // The end that was faster was asked of the store before, so its outcome is known by now. Where it could not
+            // be stored, this is the first result: nobody sends it again, as it is acknowledged.
+            judgement = self.judge(agent, task, claim);
+            if judgement != Judgement::First {
+                return Ok(Judgement::Late);
+            }
+        }
         match judgement {
             Judgement::First => {
                 let end = End { outcome: Outcome::Done, reason: None, result: Some(result) };
@@ -45,13 +49,13 @@ impl Dispatcher {
                 told.await.unwrap_or(Err(StoreError::Ended))?;
                 Ok(Judgement::First)
             }
-            Judgement::Late => self.keep_late(task, claim, result).await,
-            Judgement::Unknown => {
+            Judgement::Late | Judgement::Unknown => {
                 let store = Arc::clone(&self.shared.store);
                 let stored = blocking(move || store.task(task)).await?;
                 let is_its = |s: &Stored| s.task.agent == agent && s.ending.is_some();
                 if stored.is_some_and(|stored| is_its(&stored)) {
-                    return self.keep_late(task, claim, result).await;
+                    self.keep_late(task, claim, result).await?;
+                    return Ok(Judgement::Late);
                 }
                 tracing::info!(
                     task = task.0,
@@ -63,18 +67,24 @@ impl Dispatcher {
         }
     }
 
+    fn judge(&self, agent: AgentId, task: TaskId, claim: Option<Claim>) -> Judgement {
+        let mut ledger = self.shared.ledger();
+        let now = Instant::now();
+        ledger.seen(agent, now);
+        ledger.begin_end(task, Some(agent), claim, now)
+    }
+
     async fn keep_late(
         &self,
         task: TaskId,
         claim: Option<Claim>,
         result: Bytes,
-    ) -> Result<Judgement, StoreError> {
+    ) -> Result<(), StoreError> {
         tracing::info!(task = task.0, "a late result");
         let (tell, told) = confirmed();
         let late = Late { task, claim, at: now_ms(), result };
         self.shared.store.add_late(late, Box::new(tell));
-        told.await.unwrap_or(Err(StoreError::Ended))?;
-        Ok(Judgement::Late)
+        told.await.unwrap_or(Err(StoreError::Ended))
     }
 
     /// Ends a task before its agent does, and has `rider` written with its end. `only_queued` leaves one alone that its

@@ -163,6 +163,31 @@ async fn an_end_that_cannot_be_stored_did_not_happen() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_result_that_was_late_to_one_that_could_not_be_stored_is_the_first() {
+    let room = Room::new();
+    let sent = room.queue(ANN).await;
+    room.take_one(None).await;
+    room.store.mode(Mode::Hold);
+    let mut results = JoinSet::new();
+    for text in ["1", "2"] {
+        let dispatcher = room.dispatcher.clone();
+        results.spawn(async move {
+            (text, dispatcher.complete(ANN, TaskId(1), None, text.into()).await)
+        });
+        settle().await;
+    }
+    room.store.fail_first();
+    room.store.mode(Mode::Pass);
+    room.store.release();
+    let mut results = results.join_all().await;
+    results.sort_by_key(|(text, _)| *text);
+    assert!(matches!(results[0], ("1", Err(StoreError::Full))), "{results:?}");
+    assert!(matches!(results[1], ("2", Ok(Judgement::First))), "{results:?}");
+    assert_eq!(sent.ended.await.unwrap().result.as_deref(), Some(&b"2"[..]));
+    assert_eq!(room.state(sent.id).await, State::Ended(Outcome::Done));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_end_that_fails_on_the_way_brings_a_parked_poll_its_task() {
     let room = Room::new();
     room.queue(ANN).await;

@@ -68,6 +68,12 @@ impl Gated {
         self.turn_held(&Ok(()));
     }
 
+    /// The first that is held fails.
+    pub(super) fn fail_first(&self) {
+        let first = self.held.lock().unwrap().remove(0);
+        first(Err(StoreError::Full));
+    }
+
     /// What is held fails.
     pub(super) fn fail(&self) {
         self.turn_held(&Err(StoreError::Full));
@@ -151,7 +157,7 @@ impl TaskStore for Gated {
     }
 
     fn add_late(&self, late: Late, then: Then<()>) {
-        self.inner.add_late(late, then);
+        self.change(then, move |store, then| store.add_late(late, then));
     }
 
     fn add_event(&self, agent: AgentId, at: u64, body: Bytes, then: Then<EventId>) {

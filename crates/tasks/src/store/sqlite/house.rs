@@ -21,6 +21,8 @@ use crate::task::{AgentId, now_ms};
 
 /// Tasks of one slice.
 const OLD_MAX: u64 = 100;
+/// Events of one slice, of an agent that is forgotten.
+const EVENTS_MAX: u64 = 500;
 
 /// One round of work.
 #[derive(Debug, Clone)]
@@ -148,25 +150,73 @@ fn drop_task(tx: &Connection, id: u64, agent: i64) -> Result<(), Error> {
 
 /// Removes all of an agent.
 pub(super) fn forget(store: &SqliteStore, agent: AgentId, then: Then<()>) {
-    let (events, tasks) = (Arc::clone(&store.events_by_agent), Arc::clone(&store.tasks_by_agent));
-    let (kept_events, kept_tasks) = (Arc::clone(&events), Arc::clone(&tasks));
-    let job = move |tx: &Connection| {
-        for id in kept_tasks.all_of(tx, agent)? {
-            drop_task(tx, id, agent.0)?;
-        }
-        for id in kept_events.all_of(tx, agent)? {
-            schema::raise(tx, "event_high", id)?;
-            tx.prepare_cached("DELETE FROM events WHERE id = ?1")?.execute([id])?;
-        }
-        tx.prepare_cached("DELETE FROM agent_events WHERE agent = ?1")?.execute([agent.0])?;
-        tx.prepare_cached("DELETE FROM event_cuts WHERE agent = ?1")?.execute([agent.0])?;
-        Ok(())
+    let forgetting = Forgetting {
+        database: store.database.clone(),
+        events: Arc::clone(&store.events_by_agent),
+        tasks: Arc::clone(&store.tasks_by_agent),
+        agent,
+        then,
     };
-    store.database.write_then(job, move |outcome| {
-        if outcome.is_ok() {
-            tasks.forget(agent);
-            events.forget(agent);
-        }
-        then(outcome);
-    });
+    forgetting.step();
+}
+
+/// An agent that is being forgotten, in slices. What a crash leaves of one is found at the next start.
+struct Forgetting {
+    database: Database,
+    events: Arc<Lazy>,
+    tasks: Arc<Lazy>,
+    agent: AgentId,
+    then: Then<()>,
+}
+
+impl Forgetting {
+    fn step(self) {
+        let (events, tasks) = (Arc::clone(&self.events), Arc::clone(&self.tasks));
+        let agent = self.agent;
+        let database = self.database.clone();
+        let job = move |tx: &Connection| forget_some(tx, agent, &tasks, &events);
+        database.write_then(job, move |outcome| match outcome {
+            Ok(Left::Some) => self.step(),
+            Ok(Left::Nothing) => {
+                self.tasks.forget(agent);
+                self.events.forget(agent);
+                (self.then)(Ok(()));
+            }
+            Err(error) => (self.then)(Err(error)),
+        });
+    }
+}
+
+/// What is left of an agent.
+enum Left {
+    Some,
+    Nothing,
+}
+
+/// Removes the next of what is left.
+fn forget_some(
+    tx: &Connection,
+    agent: AgentId,
+    tasks: &Lazy,
+    events: &Lazy,
+) -> Result<Left, Error> {
+    let some = tasks.some_of(tx, agent, OLD_MAX)?;
+    for id in &some {
+        drop_task(tx, *id, agent.0)?;
+    }
+    if !some.is_empty() {
+        return Ok(Left::Some);
+    }
+    let some = events.some_of(tx, agent, EVENTS_MAX)?;
+    for id in &some {
+        schema::raise(tx, "event_high", *id)?;
+        tx.prepare_cached("DELETE FROM events WHERE id = ?1")?.execute([id])?;
+        tx.prepare_cached("DELETE FROM agent_events WHERE agent = ?1 AND id = ?2")?
+            .execute((agent.0, id))?;
+    }
+    if !some.is_empty() {
+        return Ok(Left::Some);
+    }
+    tx.prepare_cached("DELETE FROM event_cuts WHERE agent = ?1")?.execute([agent.0])?;
+    Ok(Left::Nothing)
 }

@@ -36,16 +36,16 @@ pub(super) struct Source {
 
 pub(super) static EVENTS: Source = Source {
     newer: "SELECT agent, id FROM events WHERE id > ?1 ORDER BY id",
-    newer_of: "SELECT id FROM events WHERE id > ?1 AND agent = ?2",
-    indexed: "SELECT id FROM agent_events WHERE agent = ?1",
+    newer_of: "SELECT id FROM events WHERE id > ?1 AND agent = ?2 LIMIT ?3",
+    indexed: "SELECT id FROM agent_events WHERE agent = ?1 LIMIT ?2",
     insert: "INSERT OR IGNORE INTO agent_events(agent, id) SELECT agent, id FROM events WHERE agent = ?1 AND id = ?2",
     counter: "events_indexed",
 };
 
 pub(super) static TASKS: Source = Source {
     newer: "SELECT agent, id FROM tasks WHERE id > ?1 ORDER BY id",
-    newer_of: "SELECT id FROM tasks WHERE id > ?1 AND agent = ?2",
-    indexed: "SELECT id FROM agent_tasks WHERE agent = ?1",
+    newer_of: "SELECT id FROM tasks WHERE id > ?1 AND agent = ?2 LIMIT ?3",
+    indexed: "SELECT id FROM agent_tasks WHERE agent = ?1 LIMIT ?2",
     insert: "INSERT OR IGNORE INTO agent_tasks(agent, id) SELECT agent, id FROM tasks WHERE agent = ?1 AND id = ?2",
     counter: "tasks_indexed",
 };
@@ -159,19 +159,26 @@ impl Lazy {
         }
     }
 
-    /// All rows of an agent, whether the index has them or not; within the transaction, so that those are found too
-    /// that were written in the same one.
-    pub(super) fn all_of(&self, tx: &Connection, agent: AgentId) -> Result<Vec<u64>, Error> {
-        let mut ids: Vec<u64> = tx
+    /// Up to `max` rows of an agent that are in the table, whether the index has them or not (and rows of the index
+    /// that are in the table no more); within the transaction, so that those are found too that were written in the
+    /// same one.
+    pub(super) fn some_of(
+        &self,
+        tx: &Connection,
+        agent: AgentId,
+        max: u64,
+    ) -> Result<Vec<u64>, Error> {
+        let indexed = tx
             .prepare_cached(self.source.indexed)?
-            .query_map([agent.0], |row| row.get(0))?
-            .collect::<Result<_, _>>()?;
-        let from = schema::counter(tx, self.source.counter)?;
-        let mut newer = tx.prepare_cached(self.source.newer_of)?;
-        for id in newer.query_map((from, agent.0), |row| row.get(0))? {
-            ids.push(id?);
+            .query_map((agent.0, max), |row| row.get(0))?
+            .collect::<Result<Vec<u64>, _>>()?;
+        if !indexed.is_empty() {
+            return Ok(indexed);
         }
-        Ok(ids)
+        let from = schema::counter(tx, self.source.counter)?;
+        tx.prepare_cached(self.source.newer_of)?
+            .query_map((from, agent.0, max), |row| row.get(0))?
+            .collect()
     }
 
     /// Puts rows of one agent into the index.

@@ -141,3 +141,28 @@ fn a_task_and_its_end_are_not_kept_without_what_rides_with_them() {
     assert!(told_of.recv().unwrap().is_err());
     assert_eq!(store.task(TaskId(2)).unwrap().unwrap().ending, None);
 }
+
+#[test]
+fn others_write_while_an_agent_with_many_tasks_is_forgotten() {
+    const TASKS: u64 = 3000;
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(&directory.path().join("t.db"));
+    for id in 1..=TASKS {
+        store.add_task(task(id, 1), None, Box::new(|outcome| outcome.unwrap()));
+    }
+    let event = |agent| told(|then| store.add_event(AgentId(agent), 1, "1".into(), then));
+    let (first, other) = (event(1), event(2));
+    let (tell, order) = std::sync::mpsc::channel();
+    let heard = tell.clone();
+    store.forget(AgentId(1), Box::new(move |it| heard.send(it.map(|()| "forgotten")).unwrap()));
+    let heard = tell.clone();
+    let late = task(TASKS + 1, 2);
+    store.add_task(late, None, Box::new(move |it| heard.send(it.map(|()| "other")).unwrap()));
+    let order: Vec<_> = order.iter().take(2).map(Result::unwrap).collect();
+    assert_eq!(order, ["other", "forgotten"]);
+    assert_eq!(store.agents().unwrap(), [AgentId(2)]);
+    assert!((1..=TASKS).all(|id| store.task(TaskId(id)).unwrap().is_none()));
+    let query = EventQuery { agent: None, after: EventId(0), limit: 9, newest: true };
+    let left: Vec<_> = store.events(&query).unwrap().iter().map(|event| event.id).collect();
+    assert!(first < other && left == [other], "{left:?}");
+}
