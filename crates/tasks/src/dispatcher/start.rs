@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{LEASE_SECS_MAX, TTL_SECS_MAX};
+use super::LEASE_SECS_MAX;
 use crate::ledger::{Ledger, Open, Phase};
 use crate::store::{ClaimNote, Loaded, Progress};
 use crate::task::Task;
@@ -30,22 +30,21 @@ pub(super) fn opened(task: &Task, phase: Phase) -> Open {
 
 /// Brings the open tasks of an earlier run into the ledger.
 pub(super) fn take_up(ledger: &mut Ledger, loaded: Loaded, now: Instant, now_ms: u64) {
-    // A clock that was set back must not make a lease last for years.
-    let from_now = |at: u64, secs_max: u64| {
-        now + Duration::from_millis(at.saturating_sub(now_ms).min(secs_max * 1000))
-    };
+    // A clock that was set back must not make a lease or a lifetime last for years.
+    let from_now =
+        |at: u64, ms_max: u64| now + Duration::from_millis(at.saturating_sub(now_ms).min(ms_max));
     for (task, note) in loaded.open {
         let phase = match note {
             None => Phase::Queued,
             Some(ClaimNote { progress: Progress::Returned, .. }) => Phase::Queued,
             Some(ClaimNote { until_ms: Some(until), claim, .. }) => {
-                Phase::Taken { claim, until: Some(from_now(until, LEASE_SECS_MAX)) }
+                Phase::Taken { claim, until: Some(from_now(until, LEASE_SECS_MAX * 1000)) }
             }
             Some(ClaimNote { progress: Progress::Sending, .. }) => Phase::Unsure,
             Some(ClaimNote { claim, .. }) => Phase::Taken { claim, until: None },
         };
         let mut open = opened(&task, phase);
-        open.expires = task.expires_at.map(|at| from_now(at, TTL_SECS_MAX));
+        open.expires = task.expires_at.map(|at| from_now(at, at.saturating_sub(task.enqueued_at)));
         if let Some(note) = note {
             // What did not arrive was no attempt.
             let returned = u32::from(note.progress == Progress::Returned);
