@@ -1,17 +1,26 @@
 //! Asks for a password.
 //!
-//! Invariant: a terminal does not show what is typed, and shows again afterwards whatever happened; a
-//! password is never an argument.
+//! Invariant: a terminal does not show what is typed from before the prompt on, and shows again afterwards whatever
+//! happened, also when a signal ends the program; a password is never an argument.
 //! Not here: what the password is for.
 
 use std::io::{self, BufRead, IsTerminal as _, Write as _};
 use std::os::fd::AsFd as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread::JoinHandle;
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::flag;
+use signal_hook::iterator::{Handle, Signals};
+use signal_hook::low_level::emulate_default_handler;
 use wire::Secret;
 
 use crate::CliError;
 
+/// Signals that end a program which does nothing about them.
+const ENDING: [i32; 4] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM];
 /// The longest password.
 const PASSWORD_BYTES_MAX: usize = 1024;
 
@@ -20,18 +29,18 @@ const PASSWORD_BYTES_MAX: usize = 1024;
 /// # Errors
 /// When there is no line, it is no UTF-8, or longer than 1024 bytes.
 pub fn ask(prompt: &str) -> Result<Secret, CliError> {
+    let input = io::stdin();
+    // First, so that a program that answers the prompt at once is not shown either.
+    let quiet = input.is_terminal().then(Quiet::begin).transpose()?;
     let mut out = io::stdout().lock();
     write!(out, "{prompt}")?;
     out.flush()?;
-    let input = io::stdin();
-    if !input.is_terminal() {
-        return first_line(input.lock());
-    }
-    let quiet = Quiet::begin()?;
     let line = first_line(input.lock());
-    drop(quiet);
-    // The line end that was typed was not shown either.
-    writeln!(out)?;
+    if let Some(quiet) = quiet {
+        drop(quiet);
+        // The line end that was typed was not shown either.
+        writeln!(out)?;
+    }
     line
 }
 
@@ -59,24 +68,52 @@ fn first_line(input: impl BufRead) -> Result<Secret, CliError> {
 /// As long as it lives, the terminal of standard input does not show what is typed.
 struct Quiet {
     before: Termios,
+    /// Whether signals do again what they do by themselves.
+    is_over: Arc<AtomicBool>,
+    signals: Handle,
+    watch: Option<JoinHandle<()>>,
 }
 
 impl Quiet {
     fn begin() -> io::Result<Self> {
         let before = tcgetattr(io::stdin().as_fd())?;
-        let mut quiet = before.clone();
+        let is_over = Arc::new(AtomicBool::new(false));
+        for signal in ENDING {
+            flag::register_conditional_default(signal, Arc::clone(&is_over))?;
+        }
+        let mut signals = Signals::new(ENDING)?;
+        let (handle, shown) = (signals.handle(), before.clone());
+        let watch = std::thread::Builder::new().name("signals".into()).spawn(move || {
+            for signal in signals.forever() {
+                show(&shown);
+                // Ends the program; where it does not, the next one may.
+                let _ = emulate_default_handler(signal);
+            }
+        })?;
+        let made = Self { before, is_over, signals: handle, watch: Some(watch) };
+        let mut quiet = made.before.clone();
         quiet.local_modes.remove(LocalModes::ECHO);
         // What was typed ahead was shown: it is not taken.
         tcsetattr(io::stdin().as_fd(), OptionalActions::Flush, &quiet)?;
-        Ok(Self { before })
+        Ok(made)
     }
 }
 
 impl Drop for Quiet {
     fn drop(&mut self) {
-        // A terminal that has gone shows nothing.
-        let _ = tcsetattr(io::stdin().as_fd(), OptionalActions::Now, &self.before);
+        show(&self.before);
+        self.is_over.store(true, SeqCst);
+        self.signals.close();
+        if let Some(watch) = self.watch.take() {
+            // It does nothing that fails.
+            let _ = watch.join();
+        }
     }
+}
+
+fn show(before: &Termios) {
+    // A terminal that has gone shows nothing.
+    let _ = tcsetattr(io::stdin().as_fd(), OptionalActions::Now, before);
 }
 
 #[cfg(test)]

@@ -253,6 +253,39 @@ fn a_password_typed_on_a_terminal_is_not_shown() {
     assert!(server.caller("typed:hidden-words").poll("wait=0").is_empty());
 }
 
+/// Runs the program on a terminal of its own, interrupts it at the prompt, and prints how it ended and whether the
+/// terminal shows what is typed: at the prompt, and afterwards.
+const INTERRUPTED: &str = r#"
+import fcntl, os, pty, sys, termios
+master, terminal = pty.openpty()
+def shows():
+    return bool(termios.tcgetattr(terminal)[3] & termios.ECHO)
+pid = os.fork()
+if pid == 0:
+    os.setsid()
+    fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+    for number in range(3):
+        os.dup2(terminal, number)
+    os.execv(sys.argv[1], sys.argv[1:])
+shown = b""
+while b"password" not in shown:
+    shown += os.read(master, 4096)
+prompted = shows()
+os.write(master, b"\x03")
+code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+print(code, prompted, shows())
+"#;
+
+#[test]
+fn a_terminal_shows_again_what_is_typed_when_the_prompt_is_interrupted() {
+    let setup = Setup::new();
+    let program = program().display().to_string();
+    let arguments = ["-c", INTERRUPTED, &program, "addaccount", DB, "typed", "agent"];
+    let exit = run(Path::new("python3"), &arguments, setup.path());
+    assert_eq!(exit.stdout.trim(), "-2 False True", "{exit:?}");
+    assert!(!setup.path().join(DB).exists());
+}
+
 #[test]
 fn the_older_name_serves_and_ends_at_once_with_zero() {
     for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
