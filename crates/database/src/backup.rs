@@ -25,7 +25,13 @@ pub fn back_up(path: &Path, to: &Path) -> Result<(), DatabaseError> {
         file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
         file.sync_all()
     });
-    copied.map_err(|error| open(error.to_string()))
+    copied.and_then(|()| sync_directory(to)).map_err(|error| open(error.to_string()))
+}
+
+/// Has the name of the file at `path` on the disk.
+fn sync_directory(path: &Path) -> std::io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    std::fs::File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 /// Puts the copy `from` in the place of the database at `path`, which no program may have open. What lies beside that
@@ -55,7 +61,7 @@ pub fn restore(from: &Path, path: &Path) -> Result<(), DatabaseError> {
             _ => {}
         }
     }
-    std::fs::rename(&new, path).map_err(failed)
+    std::fs::rename(&new, path).and_then(|()| sync_directory(path)).map_err(failed)
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {
