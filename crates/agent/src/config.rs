@@ -103,8 +103,11 @@ impl Config {
         if secret.is_empty() {
             return Err("secret: it is empty".to_owned());
         }
-        let state_dir = raw.state_dir.or_else(systemd_state_dir);
-        let state_dir = state_dir.unwrap_or_else(|| "/var/lib/gatehouse-agent".into());
+        let state_dir = raw.state_dir.or_else(systemd_state_dir).unwrap_or_else(|| {
+            let directory = |name| std::env::var_os(name).map(PathBuf::from);
+            let is_root = rustix::process::geteuid().is_root();
+            usual_state_dir(is_root, directory("XDG_STATE_HOME"), directory("HOME"))
+        });
         let secs =
             |key, value, usual, max| within(key, value, usual, 1, max).map(Duration::from_secs);
         let count = |key, value, usual, max| {
@@ -167,6 +170,15 @@ fn allowed(types: Option<Vec<String>>) -> Result<BTreeSet<String>, String> {
 fn systemd_state_dir() -> Option<PathBuf> {
     let dirs = std::env::var("STATE_DIRECTORY").ok()?;
     dirs.split(':').next().filter(|dir| !dir.is_empty()).map(PathBuf::from)
+}
+
+/// Where the state is when nobody says: what root cannot lack, and everybody else may write.
+fn usual_state_dir(is_root: bool, state: Option<PathBuf>, home: Option<PathBuf>) -> PathBuf {
+    // An XDG directory that is not absolute is to be ignored, says its specification.
+    let absolute = |dir: Option<PathBuf>| dir.filter(|dir| dir.is_absolute());
+    let own = absolute(state).or_else(|| absolute(home).map(|home| home.join(".local/state")));
+    let own = own.filter(|_| !is_root);
+    own.unwrap_or_else(|| "/var/lib".into()).join("gatehouse-agent")
 }
 
 /// The text of a file that holds a secret, and a warning when others may read it. A file that others
@@ -232,6 +244,19 @@ mod tests {
     fn a_secret_may_stand_in_a_file_of_its_own_beside_the_configuration() {
         let text = LEAST.replace("secret='s'", "secret_file='key'");
         assert!(read(&text, 0o600).unwrap().0.secret.matches("from file"));
+    }
+
+    #[test]
+    fn the_state_of_who_is_not_root_is_their_own() {
+        let check = |is_root, state: Option<&str>, home: Option<&str>, expected: &str| {
+            let found = usual_state_dir(is_root, state.map(Into::into), home.map(Into::into));
+            assert_eq!(found, Path::new(expected), "{is_root} {state:?} {home:?}");
+        };
+        check(true, Some("/x"), Some("/root"), "/var/lib/gatehouse-agent");
+        check(false, None, Some("/users/u"), "/users/u/.local/state/gatehouse-agent");
+        check(false, Some("/x"), Some("/users/u"), "/x/gatehouse-agent");
+        check(false, Some("x"), Some("/users/u"), "/users/u/.local/state/gatehouse-agent");
+        check(false, None, None, "/var/lib/gatehouse-agent");
     }
 
     #[test]
