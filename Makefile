@@ -6,7 +6,7 @@ CARGO = cargo
 # Where cargo builds; a directory of your own is respected.
 TARGET = $${CARGO_TARGET_DIR:-target}
 
-.PHONY: help run build test setup bench-plugins bench-dispatch clean
+.PHONY: help run build agent-static test setup bench-plugins bench-dispatch clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 24
@@ -19,6 +19,14 @@ run: ## install what is missing, build, and serve the example plugins
 build: ## install what is missing, and build both programs: gatehouse and gatehouse-agent
 	@scripts/setup run
 	$(CARGO) build --release --locked --package gatehouse --package agent
+
+# With a target named, the flag is for the program alone: macros that the compiler loads cannot be static.
+agent-static: ## build gatehouse-agent as a file that needs no other, for this kind of machine
+	@scripts/setup run
+	@host=$$(rustc -vV | sed -n 's/^host: //p'); \
+	RUSTFLAGS="$$RUSTFLAGS -C target-feature=+crt-static -C strip=symbols" \
+	$(CARGO) build --release --locked --package agent --target "$$host" && \
+	echo "built $(TARGET)/$$host/release/gatehouse-agent"
 
 test: setup ## install what is missing, then run every check and test
 	$(CARGO) xtask ci

@@ -41,6 +41,7 @@ mod limits;
 mod markdown;
 mod naming;
 mod outside;
+mod packaging;
 mod parameters;
 mod reload;
 mod reload_one;
