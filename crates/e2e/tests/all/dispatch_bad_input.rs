@@ -97,6 +97,10 @@ fn what_is_no_request_is_refused() {
         let reply = send(&server, &request);
         let status = reply.as_ref().map_or(400, |reply| reply.status);
         assert!((400..600).contains(&status), "{status}: {request:.200}");
+        // Also where the head could not be read: the path tells whose words it is to be told in.
+        if let Some(reply) = reply.filter(|_| !request.starts_with("garbage")) {
+            let _ = reply.refused(status);
+        }
     }
     assert_eq!(server.admin().get("/events?agent=a").ok()["events"], json!([]));
     check_alive(&server);
@@ -134,7 +138,7 @@ fn odd_queries_are_answered() {
                 reply.text()
             );
             assert!(
-                fine || reply.json()["error"] == true || reply.status > 413,
+                fine || reply.json()["error"] == true,
                 "{}",
                 reply.text()
             );

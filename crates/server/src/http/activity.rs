@@ -194,6 +194,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         let read = Pin::new(&mut self.socket).poll_read(cx, buf);
         if buf.filled().len() > before {
             self.activity.has_read();
+            self.exchange.has_read(&buf.filled()[before..]);
         }
         if let Poll::Ready(Err(_)) = &read {
             self.activity.cargo.is_lost();
@@ -215,6 +216,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         } else {
             Pin::new(&mut this.socket).poll_write(cx, buf)
         };
+        this.exchange.has_written();
         this.note(&written);
         written
     }
@@ -230,6 +232,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         }
         self.activity.cargo.leaves();
         let written = Pin::new(&mut self.socket).poll_write_vectored(cx, bufs);
+        self.exchange.has_written();
         self.note(&written);
         written
     }

@@ -295,6 +295,12 @@ pub fn not_found(path: &str) -> Response<Body> {
     Refusal::new(StatusCode::NOT_FOUND, format!("Nothing answers at {path}")).response()
 }
 
+/// The request cannot be read as one of HTTP.
+#[must_use]
+pub fn bad_request(message: &'static str) -> Response<Body> {
+    Refusal::bad(message).response()
+}
+
 #[cfg(test)]
 mod tests_of_paths {
     use super::*;

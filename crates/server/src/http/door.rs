@@ -106,11 +106,15 @@ impl Door {
         {
             return response;
         }
-        if !has_one_host(&head) {
-            return error::response(StatusCode::BAD_REQUEST, "a request needs exactly one Host");
-        }
         let site = &*self.site;
         let path = head.uri.path();
+        if !has_one_host(&head) {
+            let message = "a request needs exactly one Host";
+            return match site.dispatch {
+                Some(_) if dispatch::find(path).is_some() => dispatch::bad_request(message),
+                _ => error::response(StatusCode::BAD_REQUEST, message),
+            };
+        }
         if let Some(tasks) = &site.dispatch
             && let Some(endpoint) = dispatch::find(path)
         {
