@@ -7,12 +7,12 @@ use std::sync::Arc;
 use database::{Database, DatabaseError};
 use tasks::store::sqlite::SqliteStore;
 use tasks::{AgentId, Dispatcher};
-use tokio::sync::{Mutex, Semaphore, mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 
 use crate::accounts::{self, AccountId, Accounts, Identity, Role};
 use crate::config::TasksConfig;
 use crate::files::{self, FileError, Files};
-use crate::follow::Feed;
+use crate::follow::{Feed, Places};
 use crate::webhooks::{self, Webhooks};
 
 /// Streams of events that are open at a time.
@@ -36,7 +36,7 @@ pub struct Dispatch {
     /// Programs elsewhere that are sent events.
     pub webhooks: Webhooks,
     /// Room for streams of events.
-    pub stream_places: Arc<Semaphore>,
+    pub stream_places: Places,
     departed: Mutex<mpsc::UnboundedReceiver<AgentId>>,
     is_closing: watch::Sender<bool>,
 }
@@ -70,7 +70,7 @@ impl Dispatch {
         Ok(Self {
             webhooks: Webhooks::open(database.clone(), feed.clone())?,
             feed,
-            stream_places: Arc::new(Semaphore::new(STREAMS_MAX)),
+            stream_places: Places::new(STREAMS_MAX),
             accounts,
             dispatcher,
             files,

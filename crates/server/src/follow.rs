@@ -5,6 +5,7 @@
 //! Not here: how an event is told, and what happens when nobody takes it.
 
 mod filter;
+mod places;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use tokio::time::Instant;
 use crate::accounts::{AccountId, Accounts};
 
 pub use filter::{Filter, FilterError};
+pub use places::{Place, Places};
 
 /// Events that are read at once.
 const PAGE_MAX: usize = 256;

@@ -137,11 +137,7 @@ fn odd_queries_are_answered() {
                 "{path}{value}: {}",
                 reply.text()
             );
-            assert!(
-                fine || reply.json()["error"] == true,
-                "{}",
-                reply.text()
-            );
+            assert!(fine || reply.json()["error"] == true, "{}", reply.text());
         }
         for path in ["/tasks_result?id=", "/tasks?wait=", "/login?user="] {
             let reply = match path {

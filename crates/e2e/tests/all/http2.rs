@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use e2e::{Server, Setup};
+use e2e::{Dispatch, Server, Setup};
 use http_body_util::{BodyExt, Full};
-use hyper::client::conn::http2::{SendRequest, handshake};
+use hyper::client::conn::http2::{Builder, SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
@@ -212,5 +212,53 @@ fn a_foreign_authority_cannot_use_control_routes_that_want_no_key() {
             let reply = send(&mut client, &format!("http://{host}/plugins")).await;
             assert_eq!(reply.status(), wanted, "{host}");
         }
+    });
+}
+
+/// Polls for a task over a connection whose streams have room for a part of it.
+async fn poll_in_a_small_window(
+    server: &Dispatch,
+    owned: &mut JoinSet<()>,
+) -> http::Response<hyper::body::Incoming> {
+    let stream = TcpStream::connect(server.address()).await.unwrap();
+    let mut builder = Builder::new(TokioExecutor::new());
+    let _ = builder.initial_stream_window_size(10_000);
+    let (mut client, connection) = builder.handshake(TokioIo::new(stream)).await.unwrap();
+    owned.spawn(async move { drop(connection.await) });
+    let request = http::Request::builder()
+        .uri("http://localhost/tasks?wait=5")
+        .header("authorization", "a:pw-a")
+        .body(Full::new(Bytes::new()));
+    let reply = client.send_request(request.unwrap()).await.unwrap();
+    // The connection lives on without it.
+    owned.spawn(async move {
+        let _open = client;
+        std::future::pending::<()>().await;
+    });
+    reply
+}
+
+#[test]
+fn a_task_that_was_not_read_whole_is_offered_again() {
+    let server = Dispatch::start();
+    let admin = server.admin();
+    let id = admin.enqueue("a", &json!("x".repeat(50_000)));
+    run(async {
+        let mut owned = JoinSet::new();
+        let reply = poll_in_a_small_window(&server, &mut owned).await;
+        assert_eq!(reply.status(), 200);
+        // Longer than a reset would be listened for after it has been sent.
+        tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+        assert_eq!(admin.task(&id)["state"], "taken");
+        drop(reply);
+        while admin.task(&id)["state"] != "queued" {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        let reply = poll_in_a_small_window(&server, &mut owned).await;
+        let body = reply.into_body().collect().await.unwrap().to_bytes();
+        let said: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(said["events"][&id].as_str().unwrap().len(), 50_000);
+        assert!(server.agent("a").poll("wait=2").is_empty(), "what was read whole is its agent's");
+        assert_eq!(admin.task(&id)["state"], "taken");
     });
 }

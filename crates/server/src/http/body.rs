@@ -287,19 +287,91 @@ pub struct Sent {
     body: Body,
     line: Option<Box<Line>>,
     freight: Option<Freight>,
+    /// Where the answer is a stream of HTTP/2 and carries something.
+    tail: Option<Tail>,
     request: InRequest,
 }
 
+/// How an answer of HTTP/2 ends that carries tasks.
+///
+/// What is given to HTTP/2 may lie there until the client makes room for it, which it may never do. But it asks for a
+/// piece only when there was room for the one before; so the last byte is a piece of its own, and when what is behind
+/// it is asked for, all of the answer is on its way.
+#[derive(Debug)]
+enum Tail {
+    /// All is still to come.
+    Whole,
+    /// This last byte.
+    Byte(Bytes),
+    /// Nothing but the end.
+    End,
+}
+
 impl Sent {
-    /// Wraps `body`; `line` is written when it has been sent, or given up.
+    /// Wraps `body`; `line` is written when it has been sent, or given up. `freight` is what it carries, over HTTP/2 or
+    /// not.
     #[must_use]
     pub fn new(
         body: Body,
         line: Option<Box<Line>>,
         freight: Option<Freight>,
+        is_http2: bool,
         request: InRequest,
     ) -> Self {
-        Self { body, line, freight, request }
+        let tail = (is_http2 && freight.is_some()).then_some(Tail::Whole);
+        Self { body, line, freight, tail, request }
+    }
+
+    /// The next bytes that leave complete the answer.
+    fn load(&mut self) {
+        if let Some(freight) = self.freight.take() {
+            self.request.cargo().load(&freight);
+        }
+    }
+
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.tail.take() {
+            None => self.load(),
+            Some(Tail::Whole) => {
+                if let Some(freight) = &self.freight {
+                    freight.leaves();
+                }
+                let frame = Pin::new(&mut self.body).poll_frame(cx);
+                self.tail = Some(Tail::Whole);
+                return frame.map(|frame| self.without_last(frame));
+            }
+            Some(Tail::Byte(byte)) => {
+                self.tail = Some(Tail::End);
+                return Poll::Ready(Some(Ok(Frame::data(byte))));
+            }
+            Some(Tail::End) => {
+                self.load();
+                return Poll::Ready(Some(Ok(Frame::data(Bytes::new()))));
+            }
+        }
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    /// Keeps the last byte of the last piece back.
+    fn without_last(
+        &mut self,
+        frame: Option<Result<Frame<Bytes>, BodyError>>,
+    ) -> Option<Result<Frame<Bytes>, BodyError>> {
+        if !self.body.is_end_stream() {
+            return frame;
+        }
+        let data = match frame {
+            Some(Ok(frame)) => frame.into_data(),
+            other => return other,
+        };
+        Some(Ok(match data {
+            Ok(mut data) if !data.is_empty() => {
+                self.tail = Some(Tail::Byte(data.split_off(data.len() - 1)));
+                Frame::data(data)
+            }
+            Ok(data) => Frame::data(data),
+            Err(frame) => frame,
+        }))
     }
 }
 
@@ -311,10 +383,7 @@ impl http_body::Body for Sent {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Some(freight) = self.freight.take() {
-            self.request.cargo().load(&freight);
-        }
-        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        let frame = self.poll_body(cx);
         if let (Some(line), Poll::Ready(Some(Ok(frame)))) = (&mut self.line, &frame) {
             line.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
         }
@@ -322,11 +391,15 @@ impl http_body::Body for Sent {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.tail.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        match &self.tail {
+            None | Some(Tail::Whole) => self.body.size_hint(),
+            Some(Tail::Byte(byte)) => SizeHint::with_exact(byte.len() as u64),
+            Some(Tail::End) => SizeHint::with_exact(0),
+        }
     }
 }
 

@@ -39,6 +39,12 @@ impl Freight {
         }
     }
 
+    /// The first byte of the answer is about to be written.
+    pub fn leaves(&self) {
+        let mut deliveries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        deliveries.iter_mut().for_each(Delivery::sending);
+    }
+
     /// What `answer` carries.
     pub fn take<B>(answer: &mut Response<B>) -> Option<Self> {
         answer.extensions_mut().remove()
@@ -136,11 +142,10 @@ mod tests {
         Freight::put(deliveries, &mut response);
         let freight = Freight::take(&mut response);
         let request = activity.begin(http::Version::HTTP_2);
-        Sent::new(response.into_body(), None, freight, request)
+        Sent::new(response.into_body(), None, freight, true, request)
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn what_another_answer_sends_does_not_carry_a_task_away() {
+    async fn room_with_a_task() -> Dispatcher {
         let room = Dispatcher::open(Arc::new(MemoryStore::default()), Settings::default()).unwrap();
         let task = NewTask {
             agent: AGENT,
@@ -151,6 +156,33 @@ mod tests {
             by: "ops".into(),
         };
         room.enqueue(task).unwrap().stored.await.unwrap().unwrap();
+        room
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_of_http2_has_left_when_its_end_is_asked_for() {
+        for pieces in 0..=3 {
+            let room = room_with_a_task().await;
+            let activity = Activity::new();
+            let mut sent = answer(&room, &activity).await;
+            let mut found = Vec::new();
+            for _ in 0..pieces {
+                found.extend(sent.frame().await.unwrap().unwrap().into_data().unwrap());
+                activity.cargo.leaves();
+                activity.cargo.has_left();
+            }
+            assert_eq!(found, b"{}"[..pieces.min(2)]);
+            let is_whole = pieces == 3;
+            assert_eq!(http_body::Body::is_end_stream(&sent), is_whole);
+            drop(sent);
+            drop(activity);
+            assert_eq!(take(&room).await.is_empty(), is_whole, "{pieces} pieces");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_another_answer_sends_does_not_carry_a_task_away() {
+        let room = room_with_a_task().await;
         let activity = Activity::new();
         let given_up = answer(&room, &activity).await;
         activity.cargo.leaves();

@@ -86,11 +86,12 @@ impl Door {
         } else if is_head {
             without_body(&mut response);
         }
+        let is_http2 = line.version == Version::HTTP_2;
         line.status = response.status();
         line.is_logged = is_wanted(policy.access_log, line.status);
         let line = (line.is_logged || line.files.is_some()).then_some(line);
         let freight = Freight::take(&mut response);
-        Ok(response.map(|body| Sent::new(body, line, freight, in_request)))
+        Ok(response.map(|body| Sent::new(body, line, freight, is_http2, in_request)))
     }
 
     async fn route(

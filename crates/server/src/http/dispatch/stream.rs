@@ -16,14 +16,13 @@ use http::{HeaderValue, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::BodyExt as _;
 use plugins::call::{Body, BodyError};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::refusal::Refusal;
 use super::{Answer, Request};
 use crate::accounts::{Act, AuthError, Credential};
 use crate::dispatch::Dispatch;
-use crate::follow::{Filter, Follower, Told};
+use crate::follow::{Filter, Follower, Place, Told};
 
 /// How long a stream is silent at most. As often it is looked whether its reader may still see.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -46,8 +45,7 @@ pub(super) async fn stream(request: &mut Request<'_>) -> Answer {
         Some(id) => Some(event_id(id).ok_or_else(|| Refusal::bad("Non-numeric Last-Event-ID"))?),
     };
     let feed = &dispatch.feed;
-    let place = Arc::clone(&dispatch.stream_places).try_acquire_owned();
-    let place = place.map_err(|_| {
+    let place = dispatch.stream_places.take().ok_or_else(|| {
         let message = "Too many streams of events are open; try again later";
         Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message)
     })?;
@@ -56,12 +54,12 @@ pub(super) async fn stream(request: &mut Request<'_>) -> Answer {
         dispatch: Arc::clone(dispatch),
         authorization: head.headers.get(AUTHORIZATION).cloned(),
         client: request.client,
-        _place: place,
     };
     let mut begin = BytesMut::new();
     begin.put_slice(format!("retry: {RETRY_MS}\n").as_bytes());
     put_cursor(&mut begin, reader.follower.cursor());
-    let stream = Stream { begin: Some(begin.freeze()), next: Some(Box::pin(reader.next())) };
+    let (begin, next) = (Some(begin.freeze()), Some(Box::pin(reader.next()) as Next));
+    let stream = Stream { begin, next, place };
     let mut response = Response::new(Body::Stream(stream.boxed_unsync()));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -82,8 +80,6 @@ struct Reader {
     dispatch: Arc<Dispatch>,
     authorization: Option<HeaderValue>,
     client: IpAddr,
-    /// Read by nobody: that it lives is what counts.
-    _place: OwnedSemaphorePermit,
 }
 
 impl Reader {
@@ -171,6 +167,7 @@ type Next = Pin<Box<dyn Future<Output = Option<(Bytes, Reader)>> + Send>>;
 struct Stream {
     begin: Option<Bytes>,
     next: Option<Next>,
+    place: Place,
 }
 
 impl http_body::Body for Stream {
@@ -184,6 +181,10 @@ impl http_body::Body for Stream {
         let this = self.get_mut();
         if let Some(begin) = this.begin.take() {
             return Poll::Ready(Some(Ok(Frame::data(begin))));
+        }
+        if !this.place.moves() {
+            // It had not been read for long, and another has its place.
+            this.next = None;
         }
         let Some(next) = &mut this.next else { return Poll::Ready(None) };
         let Some((text, reader)) = ready!(next.as_mut().poll(cx)) else {
