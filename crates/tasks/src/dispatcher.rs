@@ -146,7 +146,7 @@ impl Dispatcher {
         };
         let mut open = opened(&task, Phase::Storing);
         open.expires = ttl_secs.map(|secs| Instant::now() + Duration::from_secs(secs));
-        open.waiters.push(end);
+        open.waiters = vec![end];
         ledger.add(id, open);
         Ok((task, ended))
     }

@@ -27,6 +27,8 @@ use crate::task::{AgentId, Claim, Ending, Outcome, TaskId};
 const ONLINE_FOR: Duration = Duration::from_secs(28);
 /// Bodies of open tasks that stay in memory, in bytes; others are read when they are handed out.
 const BODIES_MAX: usize = 128 << 20;
+/// A table with room for so many keeps it when it empties.
+const ROOM_KEPT: usize = 1 << 14;
 /// A longer body does not stay in memory.
 const BODY_MAX: usize = 64 << 10;
 
@@ -143,7 +145,8 @@ pub enum Judgement {
 #[derive(Debug)]
 pub struct Ledger {
     settings: Settings,
-    tasks: HashMap<TaskId, Open>,
+    /// On the heap one by one: a table has room for up to twice as many as there are.
+    tasks: HashMap<TaskId, Box<Open>>,
     desks: HashMap<AgentId, Desk>,
     deadlines: BTreeSet<(Instant, TaskId)>,
     bodies: usize,
@@ -205,7 +208,7 @@ impl Ledger {
             Phase::Unsure => desk.unsure.push(id),
             Phase::Storing | Phase::Taken { .. } => {}
         }
-        self.tasks.insert(id, open);
+        self.tasks.insert(id, Box::new(open));
         self.watch(id);
     }
 
@@ -338,7 +341,11 @@ impl Ledger {
         self.unwatch(id);
         let open = self.tasks.remove(&id)?;
         self.bodies -= open.body.as_ref().map_or(0, Bytes::len);
-        Some(open)
+        // A table gives nothing back by itself. To move what is left costs little beside what has ended since.
+        if self.tasks.capacity() > ROOM_KEPT && self.tasks.len() < self.tasks.capacity() / 8 {
+            self.tasks.shrink_to(self.tasks.len() * 2);
+        }
+        Some(*open)
     }
 
     /// Its end could not be stored: it goes on as before. Returns the bell to ring.
@@ -371,7 +378,7 @@ impl Ledger {
                 && open.agent == agent
                 && !open.is_ending
         };
-        if self.tasks.get(&id).filter(holds).is_none() {
+        if self.get(id).filter(holds).is_none() {
             return false;
         }
         self.unwatch(id);
@@ -437,12 +444,12 @@ impl Ledger {
     /// An open task.
     #[must_use]
     pub fn get(&self, id: TaskId) -> Option<&Open> {
-        self.tasks.get(&id)
+        self.tasks.get(&id).map(|open| &**open)
     }
 
     /// The same, to wait for its end.
     pub fn get_mut(&mut self, id: TaskId) -> Option<&mut Open> {
-        self.tasks.get_mut(&id)
+        self.tasks.get_mut(&id).map(|open| &mut **open)
     }
 
     /// The bell of an agent.

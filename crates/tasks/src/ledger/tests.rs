@@ -476,3 +476,16 @@ fn claims_of_another_run_are_other_ones() {
     };
     assert!(claim(2) > Claim(claim(1).0 + 1_000_000_000));
 }
+
+#[test]
+fn room_for_many_tasks_is_given_back_when_they_have_ended() {
+    let mut desk = Desktop::with(Settings { queue_max: 100_000, ..Settings::default() });
+    let ids: Vec<TaskId> = (0..100_000).map(|_| desk.queue(0, None)).collect();
+    let (last, others) = ids.split_last().unwrap();
+    for id in others {
+        desk.ledger.begin_end(*id, None, None, desk.start);
+        assert!(desk.ledger.ended(*id).is_some());
+    }
+    assert!(desk.ledger.tasks.capacity() <= 2 * ROOM_KEPT, "{}", desk.ledger.tasks.capacity());
+    assert_eq!(desk.claim(9, None, 0).iter().map(|it| it.task).collect::<Vec<_>>(), [*last]);
+}
