@@ -2,6 +2,7 @@
 //!
 //! Invariant: an account that is gone leaves nothing behind: its polls end, its tasks and events are forgotten.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use database::{Database, DatabaseError};
@@ -86,8 +87,9 @@ impl Dispatch {
         self.is_closing.send_replace(true);
     }
 
-    /// `wait`, unless the server ends first.
-    pub async fn unless_closing<T>(&self, wait: impl Future<Output = T>) -> Option<T> {
+    /// `wait`, unless the server ends first. It is pinned where it is made: what is handed to a future takes its place
+    /// there twice, and very many wait.
+    pub async fn unless_closing<T>(&self, wait: Pin<&mut impl Future<Output = T>>) -> Option<T> {
         let mut is_closing = self.is_closing.subscribe();
         tokio::select! {
             biased;

@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-type Client = SendRequest<Full<Bytes>>;
+pub(super) type Client = SendRequest<Full<Bytes>>;
 
 async fn client(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -71,13 +71,13 @@ fn setup() -> Setup {
         .set("limits", "body_bytes_max", "10000")
 }
 
-fn run(test: impl Future<Output = ()>) {
+pub(super) fn run(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let limited = async { tokio::time::timeout(e2e::DEADLINE, test).await };
     runtime.block_on(limited).expect("it takes too long");
 }
 
-async fn plain(server: &Server, owned: &mut JoinSet<()>) -> Client {
+pub(super) async fn plain(server: &Server, owned: &mut JoinSet<()>) -> Client {
     client(TcpStream::connect(server.address()).await.unwrap(), owned).await
 }
 

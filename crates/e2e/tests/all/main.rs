@@ -27,6 +27,7 @@ mod dispatch_later;
 mod dispatch_leases;
 mod dispatch_live;
 mod dispatch_operator;
+mod dispatch_parked;
 mod dispatch_refusals;
 mod dispatch_registry;
 mod dispatch_roles;

@@ -11,15 +11,15 @@ use rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
 };
 
-type Stream = StreamOwned<ClientConnection, TcpStream>;
+pub(super) type Stream = StreamOwned<ClientConnection, TcpStream>;
 
 /// A certificate for localhost: PEM of certificate and key, DER of the certificate.
-fn certificate() -> (String, String, CertificateDer<'static>) {
+pub(super) fn certificate() -> (String, String, CertificateDer<'static>) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     (made.cert.pem(), made.signing_key.serialize_pem(), made.cert.der().clone())
 }
 
-fn setup(cert: &str, key: &str) -> Setup {
+pub(super) fn setup(cert: &str, key: &str) -> Setup {
     Setup::new()
         .set("SSL", "enabled", "true")
         .set("SSL", "certfile", "{dir}/cert.pem")
@@ -35,7 +35,7 @@ fn server() -> (Server, CertificateDer<'static>) {
 }
 
 /// A connection that trusts exactly this certificate.
-fn connect(
+pub(super) fn connect(
     server: &Server,
     trusted: &CertificateDer<'static>,
     versions: &[&'static SupportedProtocolVersion],

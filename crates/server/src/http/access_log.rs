@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use http::request::Parts;
 use http::{Method, StatusCode, Uri};
 use plugins::builtin::files::{AccessLine, FileServer};
 use tokio::time::Instant;
@@ -45,6 +46,32 @@ pub fn is_wanted(which: AccessLog, status: StatusCode) -> bool {
         AccessLog::Off => false,
         AccessLog::Errors => status.is_server_error(),
         AccessLog::All => true,
+    }
+}
+
+/// What a line in the log says of a request whose client left before the answer; nobody is sent it.
+const CLIENT_LEFT: StatusCode = match StatusCode::from_u16(499) {
+    Ok(status) => status,
+    Err(_) => StatusCode::BAD_REQUEST,
+};
+
+impl Line {
+    /// The line of a request whose head has just come.
+    #[must_use]
+    pub fn begin(id: RequestId, client: IpAddr, head: &Parts, which: AccessLog) -> Box<Self> {
+        Box::new(Self {
+            id,
+            client,
+            method: head.method.clone(),
+            uri: head.uri.clone(),
+            version: head.version,
+            status: CLIENT_LEFT,
+            bytes: 0,
+            begin: Instant::now(),
+            began_at: SystemTime::now(),
+            is_logged: is_wanted(which, CLIENT_LEFT),
+            files: None,
+        })
     }
 }
 

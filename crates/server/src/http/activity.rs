@@ -3,18 +3,16 @@
 //! The socket notes what moves, the service notes requests, and one watchdog per connection looks at
 //! the notes when they could have become too old. So a request costs a few stores and no timer.
 
-use std::io;
-use std::pin::Pin;
+use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::task::{Context, Poll, ready};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::task::Poll;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 use super::cargo::Cargo;
-use super::parse_error::Exchange;
+use super::way_back::WayBack;
 
 /// Limits of a connection.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +25,10 @@ pub struct TimeLimits {
 
 /// A connection is looked at as often at least: a request that could have waited for an hour may be answered at once.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
+
+/// A request that has been parked for so long is set aside. Agents that are kept busy park for less, and pay nothing;
+/// when thousands connect at a time, few of them hold all that a connection needs at first.
+const LEAVE_AFTER: Duration = Duration::from_millis(50);
 
 /// Notes about one connection; times in milliseconds since it was accepted.
 #[derive(Debug)]
@@ -42,6 +44,12 @@ pub struct Activity {
     has_frames: AtomicBool,
     /// Until when a request is known to wait; there is no need to look before.
     parked_until: AtomicU64,
+    /// Since when a request is parked that may be set aside; 0 is not.
+    parked_since: AtomicU64,
+    /// How its answer comes back.
+    way_back: AtomicU8,
+    /// Whether something was written that has not been flushed.
+    is_unflushed: AtomicBool,
     /// Tasks that its answers carry.
     pub cargo: Cargo,
 }
@@ -58,6 +66,9 @@ impl Activity {
             requests: AtomicU32::new(0),
             has_frames: AtomicBool::new(false),
             parked_until: AtomicU64::new(0),
+            parked_since: AtomicU64::new(0),
+            way_back: AtomicU8::new(0),
+            is_unflushed: AtomicBool::new(false),
             cargo: Cargo::default(),
         })
     }
@@ -84,7 +95,42 @@ impl Activity {
         self.parked_until.store(self.now().saturating_add(wait), Relaxed);
     }
 
-    fn has_read(&self) {
+    /// The request that is parked may be set aside: hyper is not needed for it until its answer is there.
+    pub fn may_leave(&self, way_back: WayBack) {
+        self.way_back.store(way_back.bits(), Relaxed);
+        self.parked_since.store(self.now(), Relaxed);
+    }
+
+    /// The request that was parked is so no longer.
+    pub fn stays(&self) {
+        self.parked_since.store(0, Relaxed);
+    }
+
+    /// Returns when a request has been parked for long and may be set aside. Is to be polled by the task that answers
+    /// the requests: nobody else wakes it.
+    pub async fn long_parked(&self) -> WayBack {
+        loop {
+            let since = poll_fn(|_| match self.parked_since.load(Relaxed) {
+                0 => Poll::Pending,
+                since => Poll::Ready(since),
+            });
+            let since = since.await;
+            // One timer for many requests: the next ones begin while it runs.
+            let leave_at = self.accepted + Duration::from_millis(since) + LEAVE_AFTER;
+            tokio::time::sleep_until(leave_at).await;
+            while self.parked_since.load(Relaxed) == since {
+                if !self.is_unflushed.load(Relaxed) {
+                    return WayBack::from_bits(self.way_back.load(Relaxed));
+                }
+                // The client has not taken the answer before. hyper waits for that itself, but what it had written and
+                // not sent would be lost here.
+                tokio::time::sleep(LEAVE_AFTER).await;
+            }
+        }
+    }
+
+    /// Bytes have come.
+    pub fn has_read(&self) {
         let now = self.now();
         self.last_move.store(now, Relaxed);
         let is_between = self.requests.load(Relaxed) == 0 && self.head_since.load(Relaxed) == 0;
@@ -93,15 +139,29 @@ impl Activity {
         }
     }
 
-    fn has_written(&self) {
+    /// Bytes have left.
+    pub fn has_written(&self) {
         self.last_move.store(self.now(), Relaxed);
         self.blocked_since.store(0, Relaxed);
     }
 
-    fn is_blocked(&self) {
+    /// The client takes nothing.
+    pub fn is_blocked(&self) {
         if self.blocked_since.load(Relaxed) == 0 {
             self.blocked_since.store(self.now(), Relaxed);
         }
+    }
+
+    /// Bytes are about to be written, with all the tasks that they carry.
+    pub fn leaves(&self) {
+        self.is_unflushed.store(true, Relaxed);
+        self.cargo.leaves();
+    }
+
+    /// All that was to be written has been.
+    pub fn has_left(&self) {
+        self.is_unflushed.store(false, Relaxed);
+        self.cargo.has_left();
     }
 
     /// When the connection is to be closed unless something moves before.
@@ -156,126 +216,6 @@ impl Drop for InRequest {
     fn drop(&mut self) {
         self.0.last_move.store(self.0.now(), Relaxed);
         self.0.requests.fetch_sub(1, Relaxed);
-    }
-}
-
-/// A socket whose movements are noted, and on which hyper's bare errors get a body.
-#[derive(Debug)]
-pub struct Watched<S> {
-    socket: S,
-    activity: Arc<Activity>,
-    exchange: Exchange,
-    /// The time that a closed connection is still listened to.
-    linger: Option<Pin<Box<Sleep>>>,
-}
-
-impl<S> Watched<S> {
-    /// Notes the movements of `socket` in `activity`.
-    pub fn new(socket: S, activity: Arc<Activity>) -> Self {
-        Self { socket, activity, exchange: Exchange::default(), linger: None }
-    }
-
-    fn note(&self, written: &Poll<io::Result<usize>>) {
-        match written {
-            Poll::Ready(Ok(_)) => self.activity.has_written(),
-            Poll::Ready(Err(_)) => self.activity.cargo.is_lost(),
-            Poll::Pending => self.activity.is_blocked(),
-        }
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let read = Pin::new(&mut self.socket).poll_read(cx, buf);
-        if buf.filled().len() > before {
-            self.activity.has_read();
-            self.exchange.has_read(&buf.filled()[before..]);
-        }
-        if let Poll::Ready(Err(_)) = &read {
-            self.activity.cargo.is_lost();
-        }
-        read
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        this.activity.cargo.leaves();
-        let written = if this.exchange.takes(buf) {
-            this.exchange.poll_send(&mut this.socket, cx, buf.len())
-        } else {
-            Pin::new(&mut this.socket).poll_write(cx, buf)
-        };
-        this.exchange.has_written();
-        this.note(&written);
-        written
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        // A bare answer is one piece; only then is a closer look due.
-        if let [one] = bufs {
-            return self.poll_write(cx, one);
-        }
-        self.activity.cargo.leaves();
-        let written = Pin::new(&mut self.socket).poll_write_vectored(cx, bufs);
-        self.exchange.has_written();
-        self.note(&written);
-        written
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.socket.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = Pin::new(&mut self.socket).poll_flush(cx);
-        // hyper flushes when it has nothing more to write.
-        if let Poll::Ready(Ok(())) = &flushed {
-            self.activity.cargo.has_left();
-        }
-        flushed
-    }
-
-    /// Where the last answer carried a task, a reset is listened for a little longer.
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.linger.is_none() {
-            ready!(Pin::new(&mut self.socket).poll_shutdown(cx))?;
-            let Some(until) = self.activity.cargo.in_doubt_until() else {
-                return Poll::Ready(Ok(()));
-            };
-            self.linger = Some(Box::pin(tokio::time::sleep_until(until)));
-        }
-        let this = self.get_mut();
-        while let Some(linger) = &mut this.linger {
-            if linger.as_mut().poll(cx).is_ready() {
-                break;
-            }
-            let mut space = [0; 512];
-            let mut unwanted = ReadBuf::new(&mut space);
-            match ready!(Pin::new(&mut this.socket).poll_read(cx, &mut unwanted)) {
-                Ok(()) if unwanted.filled().is_empty() => break,
-                Ok(()) => {}
-                Err(_) => {
-                    this.activity.cargo.is_lost();
-                    break;
-                }
-            }
-        }
-        Poll::Ready(Ok(()))
     }
 }
 
@@ -340,6 +280,19 @@ mod tests {
             () = check_overdue_after(&activity, 79) => {}
             () = answered => {}
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_parked_leaves_once_what_was_written_before_has_left() {
+        let activity = Activity::new();
+        let way_back = WayBack::from_bits(3);
+        activity.leaves();
+        activity.may_leave(way_back);
+        let left = activity.long_parked();
+        tokio::pin!(left);
+        assert!(tokio::time::timeout(Duration::from_secs(9), left.as_mut()).await.is_err());
+        activity.has_left();
+        assert_eq!(left.await, way_back);
     }
 
     #[tokio::test(start_paused = true)]

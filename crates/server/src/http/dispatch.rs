@@ -28,6 +28,7 @@ use bytes::Bytes;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode, Uri};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use plugins::call::Body;
 use tokio::time::Instant;
@@ -37,6 +38,7 @@ use self::refusal::Refusal;
 use super::activity::Activity;
 use super::body::{self, ReadError, Room};
 use super::policy::Policy;
+use super::way_back::WayBack;
 use crate::accounts::{Act, Credential, Identity};
 use crate::dispatch::Dispatch;
 use crate::files::FileId;
@@ -139,7 +141,7 @@ impl Endpoint {
     /// Whether very many requests may wait here at a time.
     #[must_use]
     pub fn may_park(self) -> bool {
-        self == Self::Tasks
+        matches!(self, Self::Tasks | Self::Sutrc(sutrc::Endpoint::Tasks))
     }
 
     fn methods(self) -> &'static [Method] {
@@ -188,6 +190,11 @@ impl Request<'_> {
     /// would keep twice the memory.
     fn park(&mut self, wait: Duration) {
         self.activity.parks(wait);
+        if self.incoming.is_end_stream()
+            && let Some(way_back) = WayBack::of(self.head)
+        {
+            self.activity.may_leave(way_back);
+        }
         self.head.headers = HeaderMap::new();
         self.head.uri = Uri::default();
     }

@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
@@ -14,7 +13,6 @@ use hyper::body::Incoming;
 use plugins::builtin::files::FileServer;
 use plugins::call::Body;
 use plugins::unit::Runtime;
-use tokio::time::Instant;
 
 use super::access_log::{Line, is_wanted};
 use super::activity::Activity;
@@ -44,54 +42,49 @@ impl Door {
     ///
     /// # Errors
     /// Never: whatever goes wrong is an answer.
-    pub async fn answer(self, request: Request<Incoming>) -> Result<Response<Sent>, Infallible> {
+    pub fn answer(
+        self,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response<Sent>, Infallible>> + Send + use<> {
         let in_request = self.activity.begin(request.version());
-        let policy = self.site.policy.load_full();
-        let id = RequestId::next();
-        let client = client_ip(self.peer.ip(), request.headers(), &policy.trusted_proxies);
-        let origin = match policy.cors {
-            Some(_) => request.headers().get(header::ORIGIN).cloned(),
-            None => None,
-        };
-        let is_head = request.method() == Method::HEAD;
-        let mut line = Box::new(Line {
-            id,
-            client: client.ip,
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            version: request.version(),
-            status: CLIENT_LEFT,
-            bytes: 0,
-            begin: Instant::now(),
-            began_at: SystemTime::now(),
-            is_logged: is_wanted(policy.access_log, CLIENT_LEFT),
-            files: None,
-        });
         let is_waiting = request.headers().contains_key(header::EXPECT);
         let (mut head, mut incoming) = request.into_parts();
-        if line.version == Version::HTTP_2 {
-            as_in_http1(&mut head);
+        // Not an `async fn`: its arguments would take their place twice, and very many requests wait at a time.
+        async move {
+            let policy = self.site.policy.load_full();
+            let id = RequestId::next();
+            let client = client_ip(self.peer.ip(), &head.headers, &policy.trusted_proxies);
+            let origin = match policy.cors {
+                Some(_) => head.headers.get(header::ORIGIN).cloned(),
+                None => None,
+            };
+            let is_head = head.method == Method::HEAD;
+            let mut line = Line::begin(id, client.ip, &head, policy.access_log);
+            if line.version == Version::HTTP_2 {
+                as_in_http1(&mut head);
+            }
+            let mut response =
+                self.route(&policy, &mut line, client, &mut head, &mut incoming).await;
+            if !body::finish(&mut incoming, is_waiting).await && line.version < Version::HTTP_2 {
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(header::CONNECTION, close);
+            }
+            if let Some(cors) = &policy.cors {
+                cors.decorate(origin.as_ref(), response.headers_mut());
+            }
+            response.headers_mut().insert(X_REQUEST_ID, id.header());
+            if has_no_body(response.status()) {
+                drop_body(&mut response);
+            } else if is_head {
+                without_body(&mut response);
+            }
+            let is_http2 = line.version == Version::HTTP_2;
+            line.status = response.status();
+            line.is_logged = is_wanted(policy.access_log, line.status);
+            let line = (line.is_logged || line.files.is_some()).then_some(line);
+            let freight = Freight::take(&mut response);
+            Ok(response.map(|body| Sent::new(body, line, freight, is_http2, in_request)))
         }
-        let mut response = self.route(&policy, &mut line, client, head, &mut incoming).await;
-        if !body::finish(&mut incoming, is_waiting).await && line.version < Version::HTTP_2 {
-            let close = HeaderValue::from_static("close");
-            response.headers_mut().insert(header::CONNECTION, close);
-        }
-        if let Some(cors) = &policy.cors {
-            cors.decorate(origin.as_ref(), response.headers_mut());
-        }
-        response.headers_mut().insert(X_REQUEST_ID, id.header());
-        if has_no_body(response.status()) {
-            drop_body(&mut response);
-        } else if is_head {
-            without_body(&mut response);
-        }
-        let is_http2 = line.version == Version::HTTP_2;
-        line.status = response.status();
-        line.is_logged = is_wanted(policy.access_log, line.status);
-        let line = (line.is_logged || line.files.is_some()).then_some(line);
-        let freight = Freight::take(&mut response);
-        Ok(response.map(|body| Sent::new(body, line, freight, is_http2, in_request)))
     }
 
     async fn route(
@@ -99,7 +92,7 @@ impl Door {
         policy: &Policy,
         line: &mut Line,
         client: Client,
-        mut head: Parts,
+        head: &mut Parts,
         incoming: &mut Incoming,
     ) -> Response<Body> {
         if let Some(cors) = &policy.cors
@@ -109,7 +102,7 @@ impl Door {
         }
         let site = &*self.site;
         let path = head.uri.path();
-        if !has_one_host(&head) {
+        if !has_one_host(head) {
             let message = "a request needs exactly one Host";
             return match site.dispatch {
                 Some(_) if dispatch::find(path).is_some() => dispatch::bad_request(message),
@@ -130,7 +123,7 @@ impl Door {
                 client: client.ip,
                 is_secure: site.tls.load().is_some()
                     || came_by_tls(self.peer.ip(), &head.headers, &policy.trusted_proxies),
-                head: &mut head,
+                head: &mut *head,
                 incoming,
             };
             return dispatch::answer(endpoint, request).await;
@@ -144,14 +137,14 @@ impl Door {
                 policy,
                 room: &site.body_room,
                 client,
-                head: &head,
+                head,
                 incoming,
             };
             // Seldom asked: on the heap, so that other requests are no larger for it.
             return Box::pin(machines::answer(endpoint, request)).await;
         }
         if let Some(control) = control_routes::find(path) {
-            let answer = control_routes::answer(site, policy, control, client, &head, incoming);
+            let answer = control_routes::answer(site, policy, control, client, head, incoming);
             // Seldom asked: on the heap, so that other requests are no larger for it.
             return Box::pin(answer).await;
         }
@@ -167,7 +160,7 @@ impl Door {
             return Box::pin(answer).await;
         }
         if let Some(control) = control_routes::find_unslashed_load(path) {
-            let answer = control_routes::answer(site, policy, control, client, &head, incoming);
+            let answer = control_routes::answer(site, policy, control, client, head, incoming);
             // Seldom asked: on the heap, so that other requests are no larger for it.
             return Box::pin(answer).await;
         }
@@ -197,12 +190,6 @@ fn common_log(runtime: &Runtime) -> Option<Arc<FileServer>> {
         Runtime::Files(_) | Runtime::Python { .. } | Runtime::SystemInfo(_) => None,
     }
 }
-
-/// What a line in the log says of a request whose client left before the answer; nobody is sent it.
-const CLIENT_LEFT: StatusCode = match StatusCode::from_u16(499) {
-    Ok(status) => status,
-    Err(_) => StatusCode::BAD_REQUEST,
-};
 
 /// Gives a head of HTTP/2 what plugins know from HTTP/1: `Host`, and one `Cookie` line (RFC 9113, 8.2.3
 /// and 8.3.1).

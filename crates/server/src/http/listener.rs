@@ -6,23 +6,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use super::activity::{Activity, TimeLimits, Watched};
+use super::activity::{Activity, TimeLimits};
+use super::connection::{Drain, serve, wait_for_drain};
 use super::door::Door;
+use super::watched::Watched;
 use crate::site::Site;
 
-/// The longest head of a request, in bytes; a longer one is answered 431.
-const HEAD_BYTES_MAX: usize = 64 << 10;
-/// Requests at once on one HTTP/2 connection.
-const STREAMS_MAX: u32 = 200;
 /// When accepting fails (no file descriptor is left, mostly): a moment for others to end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -52,7 +46,7 @@ impl Listener {
 
     /// Accepts until `drain` says stop; then waits for the requests in flight, at most for the time
     /// that it carries.
-    pub async fn run(self, mut drain: watch::Receiver<Option<Duration>>) {
+    pub async fn run(self, mut drain: Drain) {
         let mut connections = JoinSet::new();
         let limit = loop {
             tokio::select! {
@@ -84,7 +78,7 @@ impl Listener {
         stream: TcpStream,
         peer: SocketAddr,
         permit: OwnedSemaphorePermit,
-        drain: watch::Receiver<Option<Duration>>,
+        drain: Drain,
     ) -> impl Future<Output = ()> + Send + use<> {
         // Limits and certificate as they are now; connections that are open keep what they have.
         let (site, limits) = (Arc::clone(&self.site), self.site.policy.load().time_limits);
@@ -97,18 +91,27 @@ impl Listener {
             let door = Door { site, peer, activity: Arc::clone(&activity) };
             match acceptor {
                 None => serve(Watched::new(stream, activity), door, limits, drain).await,
+                // On the heap: without it every connection, of plain HTTP too, would be as large.
                 Some(acceptor) => {
-                    let handshake = acceptor.0.accept(stream);
-                    // A failed or slow handshake is the peer's affair.
-                    // On the heap: without it every connection, of plain HTTP too, would be as large.
-                    let handshake = Box::pin(tokio::time::timeout(limits.header, handshake));
-                    if let Ok(Ok(stream)) = handshake.await {
-                        let watched = Watched::new(stream, activity);
-                        Box::pin(serve(watched, door, limits, drain)).await;
-                    }
+                    Box::pin(serve_by_tls(stream, acceptor, door, limits, drain)).await;
                 }
             }
         }
+    }
+}
+
+async fn serve_by_tls(
+    stream: TcpStream,
+    acceptor: Arc<TlsAcceptorBox>,
+    door: Door,
+    limits: TimeLimits,
+    drain: Drain,
+) {
+    let handshake = Box::pin(tokio::time::timeout(limits.header, acceptor.0.accept(stream)));
+    // A failed or slow handshake is the peer's affair.
+    if let Ok(Ok(stream)) = handshake.await {
+        let watched = Watched::new(stream, Arc::clone(&door.activity));
+        serve(watched, door, limits, drain).await;
     }
 }
 
@@ -120,46 +123,6 @@ async fn accept(
         // The semaphore is never closed.
         if let Ok(permit) = Arc::clone(room).acquire_owned().await {
             return (permit, socket.accept().await);
-        }
-    }
-}
-
-async fn wait_for_drain(drain: &mut watch::Receiver<Option<Duration>>) -> Duration {
-    match drain.wait_for(Option::is_some).await {
-        Ok(limit) => limit.unwrap_or_default(),
-        Err(_) => Duration::ZERO,
-    }
-}
-
-async fn serve<S>(
-    socket: Watched<S>,
-    door: Door,
-    limits: TimeLimits,
-    mut drain: watch::Receiver<Option<Duration>>,
-) where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let activity = Arc::clone(&door.activity);
-    let service = service_fn(move |request| door.clone().answer(request));
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    // The watchdog below keeps the time, at less cost for each request.
-    builder.http1().max_buf_size(HEAD_BYTES_MAX).header_read_timeout(None);
-    builder.http2().max_concurrent_streams(STREAMS_MAX).max_header_list_size(64 << 10);
-    let connection = builder.serve_connection(TokioIo::new(socket), service);
-    tokio::pin!(connection);
-    let overdue = activity.overdue(limits);
-    tokio::pin!(overdue);
-    let mut draining = false;
-    loop {
-        tokio::select! {
-            biased;
-            // How it ended concerns only the peer: requests have been answered or logged.
-            _ = connection.as_mut() => return,
-            () = &mut overdue => return,
-            _ = wait_for_drain(&mut drain), if !draining => {
-                draining = true;
-                connection.as_mut().graceful_shutdown();
-            }
         }
     }
 }

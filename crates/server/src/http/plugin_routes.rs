@@ -1,5 +1,6 @@
 //! A request to a plugin: method, key and body are checked, then it becomes one call.
 
+use std::mem;
 use std::sync::Arc;
 
 use http::Response;
@@ -23,7 +24,7 @@ pub async fn answer(
     endpoint: &Arc<Endpoint>,
     subpath: Option<String>,
     client: Client,
-    head: Parts,
+    head: &mut Parts,
     incoming: &mut Incoming,
 ) -> Response<Body> {
     if !endpoint.methods.contains(&head.method) {
@@ -55,15 +56,15 @@ pub async fn answer(
         }
     }
     let body = held.bytes.clone();
-    let mut headers = head.headers;
+    let mut headers = mem::take(&mut head.headers);
     // The body has been put together; how it travelled is no longer true of it.
     headers.remove(TRANSFER_ENCODING);
     if body.is_empty() {
         headers.remove(CONTENT_LENGTH);
     }
     let call = Call {
-        method: head.method,
-        uri: head.uri,
+        method: mem::take(&mut head.method),
+        uri: mem::take(&mut head.uri),
         subpath,
         headers,
         body,

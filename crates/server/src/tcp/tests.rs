@@ -62,7 +62,7 @@ fn lent() -> Lent {
         username: "user_12345".to_owned(),
         password: Secret::new("p".repeat(120)),
         port: 10_000,
-        host_key_fingerprint: None,
+        host_key: None,
         expires_at: None,
     }
 }

@@ -1,5 +1,6 @@
 //! `POST /tasks`: one task for one agent, or the same for many, and the wait for what they answer.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use ::tasks::dispatcher::Enqueued;
@@ -181,7 +182,7 @@ fn deregistered() -> Refusal {
 
 /// Waits for the end of a task, but not longer than until `until`.
 pub(super) async fn come(dispatch: &Dispatch, ended: Ended, until: Instant) -> Came {
-    match dispatch.unless_closing(tokio::time::timeout_at(until, ended)).await {
+    match dispatch.unless_closing(pin!(tokio::time::timeout_at(until, ended))).await {
         Some(Ok(Ok(ending))) => Came::Ended(ending),
         Some(Ok(Err(_))) => Came::AgentGone,
         Some(Err(_)) | None => Came::TimedOut,

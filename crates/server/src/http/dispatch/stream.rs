@@ -4,7 +4,7 @@
 //! the last id goes on where they were. Who asks is looked at again before anything is told.
 
 use std::net::IpAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -87,7 +87,7 @@ impl Reader {
     async fn next(mut self) -> Option<(Bytes, Self)> {
         let silent = Instant::now() + KEEP_ALIVE;
         let next = tokio::time::timeout_at(silent, self.follower.next());
-        let next = self.dispatch.unless_closing(next).await?;
+        let next = self.dispatch.unless_closing(pin!(next)).await?;
         if !self.may_see().await {
             return None;
         }

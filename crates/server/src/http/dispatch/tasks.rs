@@ -1,5 +1,6 @@
 //! `/tasks` and what belongs to it: an agent takes, answers and extends; an operator sends, looks and cancels.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use ::tasks::delivery::Delivery;
@@ -44,7 +45,7 @@ pub(super) async fn poll(request: &mut Request<'_>) -> Answer {
     drop(parameters);
     request.park(wait);
     let dispatcher = &request.dispatch.dispatcher;
-    let poll = dispatcher.poll(agent_of(&identity), max, lease, Instant::now() + wait);
+    let poll = pin!(dispatcher.poll(agent_of(&identity), max, lease, Instant::now() + wait));
     let deliveries = request.dispatch.unless_closing(poll).await.unwrap_or(Ok(Vec::new()))?;
     let mut answer = poll_answer(&deliveries, lease);
     Freight::put(deliveries, &mut answer);
@@ -153,7 +154,7 @@ pub(super) async fn task(request: &mut Request<'_>, id: Option<TaskId>) -> Answe
     if let Some(wait) = wait {
         request.activity.parks(wait);
         let began = Instant::now();
-        let end = dispatcher.wait_for_end(id, began + wait);
+        let end = pin!(dispatcher.wait_for_end(id, began + wait));
         request.dispatch.unless_closing(end).await;
         request.may_still(Act::See, began).await?;
     }
@@ -276,7 +277,7 @@ pub(super) async fn output(request: &mut Request<'_>, id: Option<TaskId>) -> Ans
     let dispatcher = &request.dispatch.dispatcher;
     let began = Instant::now();
     let until = began + wait;
-    let output = dispatcher.output(id, offset, OUTPUT_BYTES_MAX, until);
+    let output = pin!(dispatcher.output(id, offset, OUTPUT_BYTES_MAX, until));
     let (bytes, end, has_ended) = match request.dispatch.unless_closing(output).await {
         Some(output) => output?,
         None => dispatcher.output(id, offset, OUTPUT_BYTES_MAX, Instant::now()).await?,

@@ -1,6 +1,7 @@
 //! `/tasks` and `/task_result` of the later protocol: tasks and results are objects.
 
 use std::collections::HashSet;
+use std::pin::pin;
 use std::sync::Arc;
 
 use ::tasks::dispatcher::{CancelError, Dispatcher};
@@ -21,12 +22,12 @@ use crate::accounts::{Accounts, Act};
 use crate::http::cargo::Freight;
 
 /// Gives an agent its next task, as soon as there is one.
-pub(super) async fn poll(request: &Request<'_>) -> Answer {
+pub(super) async fn poll(request: &mut Request<'_>) -> Answer {
     let identity = request.who_may(Act::Serve).await?;
     let wait = request.dispatch.config.wait;
-    request.activity.parks(wait);
+    request.park(wait);
     let dispatcher = &request.dispatch.dispatcher;
-    let poll = dispatcher.poll(agent_of(&identity), 1, None, Instant::now() + wait);
+    let poll = pin!(dispatcher.poll(agent_of(&identity), 1, None, Instant::now() + wait));
     let deliveries = request.dispatch.unless_closing(poll).await.unwrap_or(Ok(Vec::new()))?;
     let mut answer = match deliveries.first() {
         Some(delivery) => answer::raw(bare(delivery.task(), delivery.body())),
