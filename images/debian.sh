@@ -7,7 +7,7 @@
 suite=${GATEHOUSE_DEBIAN_SUITE:-bookworm}
 mirror=${GATEHOUSE_DEBIAN_MIRROR:-http://deb.debian.org/debian}
 security_mirror=${GATEHOUSE_DEBIAN_SECURITY_MIRROR:-http://deb.debian.org/debian-security}
-keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+keyring=${GATEHOUSE_DEBIAN_KEYRING:-/usr/share/keyrings/debian-archive-keyring.gpg}
 # Package lists older than this are fetched again, in minutes.
 lists_age_max=720
 

@@ -1,7 +1,7 @@
 /* The guest agent: gives a cloned machine an identity of its own and makes its user.
  *
- *   gatehouse-agent serve                       answers the server on the virtio-serial port
- *   gatehouse-agent setup USER PASSWORD PORT    does the same as the request `setup`, silent on success
+ *   gatehouse-guest serve                       answers the server on the virtio-serial port
+ *   gatehouse-guest setup USER PASSWORD PORT    does the same as the request `setup`, silent on success
  *
  * The port carries lines of ASCII: one request, one answer `ok[ WORDS]` or `error WORDS`; values are base64, `-` is
  * absence. It trusts the server, which owns the machine anyway, but not the form of what it says.
@@ -253,5 +253,5 @@ int main(int count, char **words) {
             why = account_setup(words[2], hash, words[4], NULL, 0);
         return why == NULL ? 0 : complain(why);
     }
-    return complain("usage: gatehouse-agent serve | setup USER PASSWORD PORT");
+    return complain("usage: gatehouse-guest serve | setup USER PASSWORD PORT");
 }

@@ -97,6 +97,18 @@ static int hex_value(char digit) {
     return digit >= 'a' && digit <= 'f' ? digit - 'a' + 10 : -1;
 }
 
+/* Has the card tell its neighbours when its address changes; else they go on writing to the old one. */
+static void notify_neighbours(const char *card) {
+    char path[64 + IFNAMSIZ];
+    snprintf(path, sizeof path, "/proc/sys/net/ipv4/conf/%s/arp_notify", card);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    /* Where it cannot be written, neighbours find out by themselves, later. */
+    (void)!write(fd, "1", 1);
+    close(fd);
+}
+
 failure identity_mac(const char *address) {
     struct ifreq request = {.ifr_hwaddr.sa_family = ARPHRD_ETHER};
     if (strlen(address) != 17)
@@ -114,6 +126,7 @@ failure identity_mac(const char *address) {
     int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return "cannot reach the network card";
+    notify_neighbours(request.ifr_name);
     int bad = ioctl(fd, SIOCSIFHWADDR, &request) != 0;
     close(fd);
     return bad ? "cannot set the MAC address" : NULL;

@@ -3,7 +3,9 @@
 # Making it needs root: Debian's packages are configured in a chroot. Nothing is installed on this machine.
 # shellcheck shell=sh disable=SC2154
 
-cmdline_common="console=ttyS0 quiet loglevel=3 panic=-1 net.ifnames=0 ipv6.disable=1"
+# The kernel would take an emulated timer that is late on a busy host for broken; a panic resets at once, and ends the
+# machine.
+cmdline_common="console=ttyS0 quiet loglevel=3 panic=-1 no_timer_check net.ifnames=0 ipv6.disable=1"
 
 packages="systemd-sysv,udev,dbus,openssh-server,sudo,ifupdown,udhcpc,iproute2,iputils-ping,procps,kmod,ca-certificates,curl,less,nano"
 
@@ -47,16 +49,16 @@ configure_root() {
     cp -R "$here/debian/root/." "$root/"
     cp -R "$work/kernel/lib/modules" "$root/lib/"
     in_root depmod "$kernel_version"
-    compile "$root/usr/sbin/gatehouse-agent" "$here"/agent/*.c
+    compile "$root/usr/sbin/gatehouse-guest" "$here"/agent/*.c
     cp "$here/small/root/bin/anweddol_container_setup.sh" "$root/bin/"
-    chmod 0755 "$root/usr/sbin/gatehouse-agent" "$root/bin/anweddol_container_setup.sh"
+    chmod 0755 "$root/usr/sbin/gatehouse-guest" "$root/bin/anweddol_container_setup.sh"
     chmod 0440 "$root/etc/sudoers.d/gatehouse"
     in_root groupadd --system ssh-login
     in_root useradd --create-home --shell /bin/sh --uid 1000 --groups ssh-login endpoint
     # The password of the guest contract, open until the machine is set up.
     endpoint_hash=$(sed -n 's/^endpoint:\([^:]*\):.*/\1/p' "$here/small/root/etc/shadow")
     in_root usermod --password "$endpoint_hash" endpoint
-    in_root systemctl enable gatehouse-agent.service
+    in_root systemctl enable gatehouse-guest.service
     in_root systemctl disable apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service
     in_root systemctl mask getty@tty1.service serial-getty@ttyS0.service
 }
@@ -71,6 +73,8 @@ clean_root() {
     rm -f "$root/var/lib/dbus/machine-id" "$root/var/lib/systemd/random-seed"
     ln -s /etc/machine-id "$root/var/lib/dbus/machine-id"
     echo debian >"$root/etc/hostname"
+    # sudo looks its own host up, and complains where it cannot.
+    printf '127.0.0.1 localhost\n127.0.1.1 debian\n' >"$root/etc/hosts"
     : >"$root/etc/resolv.conf"
 }
 
@@ -128,7 +132,7 @@ recipe() {
     tool syslinux syslinux
     tool sfdisk fdisk libfdisk1
     tool qemu-img qemu-utils
-    tool mksquashfs squashfs-tools liblzo2-2
+    tool mksquashfs squashfs-tools liblzo2-2 libzstd1
     get_kernel
     extract "$work/busybox" busybox-static
     extract "$work/boot" isolinux syslinux-common
@@ -138,7 +142,7 @@ recipe() {
     make_initrd "$work/initrd"
     make_disk
     step "making the ISO"
-    mksquashfs "$root" "$work/root.squashfs" -comp xz -noappend -quiet -no-progress >/dev/null
+    mksquashfs "$root" "$work/root.squashfs" -comp zstd -noappend -quiet -no-progress >/dev/null
     make_initrd "$work/initrd-live" "$work/root.squashfs"
     make_iso "$made/image.iso" "$vmlinuz" "$work/initrd-live" "$cmdline_common"
     cat >"$made/image.toml.head" <<EOF

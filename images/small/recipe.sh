@@ -1,8 +1,9 @@
 # The small image: kernel, busybox, dropbear and the agent, all in memory.
 # shellcheck shell=sh disable=SC2154
 
-# A panic resets at once, and a reset ends the machine. There is no IPv6 in a machine's network.
-cmdline_common="console=ttyS0 quiet loglevel=3 panic=-1 ipv6.disable=1"
+# A panic resets at once, and a reset ends the machine. On a busy host the emulated timer may be late, and the kernel
+# would take it for broken. There is no IPv6 in a machine's network.
+cmdline_common="console=ttyS0 quiet loglevel=3 panic=-1 no_timer_check ipv6.disable=1"
 
 # The devices that a machine has; of kernels that have no such module it is built in.
 modules="virtio_pci virtio_net virtio_console virtio-rng af_packet pvpanic-mmio pvpanic-pci"
@@ -30,7 +31,7 @@ make_root() {
     build_dropbear "$root/usr/sbin/dropbear"
     ln -s ../sbin/dropbear "$root/usr/bin/dropbearkey"
     ln -s ../sbin/dropbear "$root/usr/bin/scp"
-    compile "$root/usr/sbin/gatehouse-agent" "$here"/agent/*.c
+    compile "$root/usr/sbin/gatehouse-guest" "$here"/agent/*.c
     compile "$root/usr/bin/sudo" "$here/small/sudo.c"
     # shellcheck disable=SC2086
     add_modules "$root/lib/modules" $modules

@@ -11,6 +11,8 @@ from pathlib import Path
 SETUP = Path(__file__).resolve().parent.parent / "setup"
 # What the script itself is made of, present on every Debian.
 BASE = ["sh", "mktemp", "rm", "tr", "sed", "id", "env", "dirname", "cat", "cp"]
+# What temporary machines need; there unless a test takes it away.
+FOR_MACHINES = ["qemu-system-x86_64", "qemu-img", "dpkg-source", "make"]
 PRETEND = {
     "cc": "#!/bin/sh\nexit 0\n",
     "cc-without-libc": "#!/bin/sh\nexit 1\n",
@@ -39,19 +41,35 @@ class SetupTest(unittest.TestCase):
         self.addCleanup(shutil.rmtree, self.bin)
         for name in BASE:
             (self.bin / name).symlink_to(shutil.which(name))
+        for name in FOR_MACHINES:
+            self.put(name, "#!/bin/sh\nexit 0\n")
+        self.keyring = self.bin / "keyring.gpg"
+        self.keyring.touch()
+
+    def put(self, name, text):
+        path = self.bin / name
+        path.unlink(missing_ok=True)
+        path.write_text(text)
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+    def lack_machines(self):
+        for name in FOR_MACHINES:
+            (self.bin / name).unlink()
+        self.keyring.unlink()
 
     def have(self, **commands):
         """Puts commands into the PATH: name=which of the pretended ones."""
         for name, pretended in commands.items():
-            path = self.bin / name.replace("_", "-")
-            path.unlink(missing_ok=True)
-            path.write_text(PRETEND[pretended])
-            path.chmod(path.stat().st_mode | stat.S_IXUSR)
+            self.put(name.replace("_", "-"), PRETEND[pretended])
 
     def run_setup(self, *arguments):
         return subprocess.run(
             [self.bin / "sh", SETUP, *arguments],
-            env={"PATH": str(self.bin), "TMPDIR": tempfile.gettempdir()},
+            env={
+                "PATH": str(self.bin),
+                "TMPDIR": tempfile.gettempdir(),
+                "GATEHOUSE_DEBIAN_KEYRING": str(self.keyring),
+            },
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -122,6 +140,48 @@ class SetupTest(unittest.TestCase):
         self.assertEqual(done.returncode, 1)
         self.assertIn("python3", done.stderr)
         self.assertNotIn("apt-get", done.stderr)
+
+    def test_machines_need_qemu_and_what_builds_their_image(self):
+        self.have(cc="cc", python3="python3")
+        self.lack_machines()
+        machines = ["qemu-system-x86", "qemu-utils", "dpkg-dev", "make", "debian-archive-keyring"]
+        self.check_plan("run", machines)
+
+    def test_plugins_are_served_without_machines(self):
+        self.have(cc="cc", python3="python3", cargo="cargo")
+        self.lack_machines()
+        done = self.run_setup("run")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("qemu-system-x86", done.stderr)
+        self.assertIn("without machines", done.stderr)
+
+    def check_qemu(self, utils_version, apt_knows, suite):
+        """QEMU comes from the suite that its tools, where they are there already, came from."""
+        self.have(cc="cc", python3="python3", cargo="cargo", id="id-of-root")
+        for name in ("grep", "tee", "touch"):
+            (self.bin / name).symlink_to(shutil.which(name))
+        (self.bin / "qemu-system-x86_64").unlink()
+        self.put("dpkg-query", f"#!/bin/sh\nprintf %s '{utils_version}'\n")
+        self.put("apt-cache", f"#!/bin/sh\necho ' release n={apt_knows},c=main'\n")
+        self.put(
+            "apt-get",
+            '#!/bin/sh\nhere=$(dirname "$0")\necho "$*" >>"$here/apt.log"\n'
+            'case "$*" in *install*) cp "$here/make" "$here/qemu-system-x86_64" ;; esac\n',
+        )
+        done = self.run_setup("run")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        words = (self.bin / "apt.log").read_text().splitlines()[-1].split()
+        self.assertEqual(words[-1], "qemu-system-x86")
+        self.assertEqual(words[words.index("-t") + 1] if "-t" in words else None, suite)
+
+    def test_qemu_is_the_release_s_own(self):
+        self.check_qemu("1:7.2+dfsg-7+deb12u18", "bookworm", None)
+
+    def test_qemu_is_of_backports_where_its_tools_are(self):
+        release = Path("/etc/os-release").read_text(encoding="utf-8")
+        name = next(x for x in release.splitlines() if x.startswith("VERSION_CODENAME="))
+        suite = name.partition("=")[2] + "-backports"
+        self.check_qemu("1:10.0.2+ds-2+deb13u1~bpo12+1", suite, suite)
 
     def test_an_unknown_word_is_refused(self):
         self.assertEqual(self.run_setup("tset").returncode, 2)

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use crate::error::MachineError;
 
 pub use sources::Sources;
-pub use store::{Checked, FileState, Images, Listed};
+pub use store::{Checked, FileState, Images, Listed, runs_from};
 
 /// What a machine is started from.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -58,6 +58,9 @@ struct Raw {
     agent: bool,
     host_key: Option<RawHostKey>,
     memory_mb_min: u32,
+    /// What it was made from; `images/build` looks at it, and nobody else.
+    #[expect(dead_code, reason = "known, so that it is no mistake")]
+    built_from: Option<String>,
     sha256: BTreeMap<String, String>,
 }
 

@@ -12,11 +12,12 @@ const LINE_BYTES_MAX: u64 = 4096;
 /// How many of the last lines an error tells.
 const LINES_TOLD: usize = 12;
 
-/// Runs `build NAME --output DIRECTORY` and passes on what it says, line by line. The error is the end of that.
+/// Runs `build NAME --output DIRECTORY`, with `--if-changed` where that is asked for, and passes on what it says, line by line. The error is the end of that.
 pub(super) fn build(
     sources: &Path,
     name: &str,
     output: &Path,
+    if_changed: bool,
     progress: &mut dyn FnMut(&str),
 ) -> Result<(), String> {
     #[expect(
@@ -27,6 +28,7 @@ pub(super) fn build(
         .arg(sources.join("build"))
         .args([name, "--output"])
         .arg(output)
+        .args(if_changed.then_some("--if-changed"))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -68,7 +70,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("build"), script).unwrap();
         let mut lines = Vec::new();
-        let done = build(folder.path(), "small", Path::new("/out"), &mut |line| {
+        let done = build(folder.path(), "small", Path::new("/out"), true, &mut |line| {
             lines.push(line.to_owned());
         });
         assert_eq!(done.as_ref().map_err(String::as_str).copied(), expected);
@@ -80,7 +82,7 @@ mod tests {
         check(
             "echo \"$*\" >&2; echo result; echo done >&2",
             Ok(()),
-            &["small --output /out", "done"],
+            &["small --output /out --if-changed", "done"],
         );
     }
 

@@ -25,7 +25,7 @@ const FILES: &[(&str, &str)] = embedded![
     "debian/root/etc/network/interfaces",
     "debian/root/etc/ssh/sshd_config.d/gatehouse.conf",
     "debian/root/etc/sudoers.d/gatehouse",
-    "debian/root/etc/systemd/system/gatehouse-agent.service",
+    "debian/root/etc/systemd/system/gatehouse-guest.service",
     "debian/root/etc/systemd/system/ssh.service.d/gatehouse.conf",
     "parts.sh",
     "small/dropbear.sh",

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -214,8 +215,9 @@ impl Images {
         removed.map_err(ImageError::io("removing", &gone))
     }
 
-    /// Builds an image anew and puts it here in one step; an older one stays until then. Takes minutes, and the
-    /// network; what is said meanwhile goes to `progress`, line by line.
+    /// Builds an image anew and puts it here in one step; an older one stays until then. With `if_changed` one that was
+    /// made from the same sources is left as it is. Takes minutes, and the network; what is said meanwhile goes to
+    /// `progress`, line by line.
     ///
     /// # Errors
     /// When there is no such recipe, or with the last lines that were said.
@@ -223,6 +225,7 @@ impl Images {
         &self,
         name: &str,
         sources: &Sources,
+        if_changed: bool,
         progress: &mut dyn FnMut(&str),
     ) -> Result<Arc<Image>, ImageError> {
         self.folder(name)?;
@@ -235,10 +238,12 @@ impl Images {
         }
         fs::create_dir_all(&self.directory).map_err(ImageError::io("making", &self.directory))?;
         let scratch = self.directory.join(format!(".sources-{}", uuid::Uuid::new_v4()));
-        let built =
-            sources.lay_out(&scratch).map_err(ImageError::io("writing", &scratch)).and_then(
-                |folder| process::build(&folder, name, &self.directory, progress).map_err(failed),
-            );
+        let built = sources
+            .lay_out(&scratch)
+            .map_err(ImageError::io("writing", &scratch))
+            .and_then(|folder| {
+                process::build(&folder, name, &self.directory, if_changed, progress).map_err(failed)
+            });
         // Where nothing was laid out there is nothing to remove.
         let _ = fs::remove_dir_all(&scratch);
         built?;
@@ -257,6 +262,24 @@ impl Images {
         let folder = self.folder(name)?;
         Manifest::read(&folder, name).map(|manifest| (folder, manifest))
     }
+}
+
+/// Whether a virtual machine runs on this host that was started from files of `folder`, as far as this user can see.
+#[must_use]
+pub fn runs_from(folder: &Path) -> bool {
+    let canonical = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    let start = [canonical.as_os_str().as_bytes(), b"/"].concat();
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes
+        .map(|process| process.path().join("cmdline"))
+        .any(|cmdline| fs::read(cmdline).is_ok_and(|words| is_of_machine(&words, &start)))
+}
+
+/// Whether a command line, whose words end with NUL, is a virtual machine's and names something that starts so.
+fn is_of_machine(cmdline: &[u8], start: &[u8]) -> bool {
+    let program = cmdline.split(|byte| *byte == 0).next().unwrap_or_default();
+    let program = program.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    program.starts_with(b"qemu-system") && cmdline.windows(start.len()).any(|part| part == start)
 }
 
 /// The sum that clients are told: of the ISO or disk; of a kernel without an ISO beside it, that of the line

@@ -1,3 +1,3 @@
 #!/bin/sh
 # Makes the one user of this machine and locks the endpoint: USER PASSWORD PORT. Silent on success.
-exec /usr/sbin/gatehouse-agent setup "$@"
+exec /usr/sbin/gatehouse-guest setup "$@"

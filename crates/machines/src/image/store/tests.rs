@@ -139,13 +139,13 @@ fn own_recipes_are_built_here() {
     let images = Images::open(folder.path());
     let mut said = Vec::new();
     let built = images
-        .build("b", &Sources::Folder(sources), &mut |line| said.push(line.to_owned()))
+        .build("b", &Sources::Folder(sources), false, &mut |line| said.push(line.to_owned()))
         .unwrap();
     assert_eq!(
         (built.name.as_str(), built.sha256.as_str(), said),
         ("b", ABC, vec!["working".to_owned()])
     );
-    let error = images.build("none", &Sources::Embedded, &mut |_| {}).unwrap_err();
+    let error = images.build("none", &Sources::Embedded, false, &mut |_| {}).unwrap_err();
     assert!(error.to_string().contains("there are debian, small"), "{error}");
 }
 
@@ -159,4 +159,15 @@ fn a_kernel_is_told_by_both_its_files() {
     let told_of = |initrd: &str| told(&Manifest::parse(&text(initrd)).unwrap());
     assert_ne!(told_of(ABC), told_of(&"0".repeat(64)));
     assert_eq!(told_of(ABC).len(), 64);
+}
+
+#[test]
+fn a_machine_is_known_by_its_command_line() {
+    let check = |words: &[u8], expected| assert_eq!(is_of_machine(words, b"/i/small/"), expected);
+    check(b"/usr/bin/qemu-system-x86_64\0-kernel\0/i/small/vmlinux\0", true);
+    check(b"qemu-system-x86_64\0-drive\0file=/i/small/disk\0", true);
+    check(b"qemu-system-x86_64\0-kernel\0/i/small2/vmlinux\0", false);
+    check(b"cat\0/i/small/vmlinux\0", false);
+    check(b"", false);
+    assert!(!runs_from(Path::new("/nowhere")));
 }
