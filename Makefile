@@ -14,6 +14,8 @@ help: ## list these targets
 run: ## install what is missing, build, and serve the example plugins
 	@scripts/setup run
 	$(CARGO) build --release --locked --package gatehouse
+	@"$(TARGET)/release/gatehouse" image build small --if-changed >/dev/null || \
+		echo "make: without an image there are no machines; all else works. Again: gatehouse image build small" >&2
 	@exec "$(TARGET)/release/gatehouse" serve --default
 
 build: ## install what is missing, and build both programs: gatehouse and gatehouse-agent
@@ -29,6 +31,7 @@ agent-static: ## build gatehouse-agent as a file that needs no other, for this k
 	echo "built $(TARGET)/$$host/release/gatehouse-agent"
 
 test: setup ## install what is missing, then run every check and test
+	@images/build small --if-changed >/dev/null
 	$(CARGO) xtask ci
 
 setup: ## install what building and testing needs, and nothing else
@@ -44,4 +47,4 @@ bench-dispatch: ## measure tasks, events and parked agents
 
 clean: ## remove everything that was built or installed here
 	$(CARGO) clean
-	rm -rf .venv .bench
+	rm -rf .venv .bench .images

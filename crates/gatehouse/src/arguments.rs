@@ -11,6 +11,7 @@ use cli::plugin::PluginArgs;
 use server::config::Level;
 
 use crate::dutserver::{self, Complaint};
+use crate::image_commands::ImageArgs;
 
 /// What to do.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub(crate) enum Task {
     Server(ServerArgs),
     /// Do something with a database.
     Database(DatabaseCommand),
+    /// Look after the images that machines are started from.
+    Image(ImageArgs),
     /// Speak to a running server about agents, tasks and events.
     Dispatch(DispatchCommand),
 }
@@ -48,6 +51,8 @@ enum Command {
     Plugin(PluginWithFile),
     /// Run a server for agents, on every interface, without a configuration file
     Server(ServerArgs),
+    /// Build, list, check or remove the images that machines are started from
+    Image(ImageArgs),
     #[command(flatten)]
     Database(DatabaseCommand),
     #[command(flatten)]
@@ -243,6 +248,7 @@ pub(crate) fn parse() -> Result<Task, Complaint> {
         Command::Config(command) => Task::Config(command),
         Command::Plugin(arguments) => Task::Plugin(arguments),
         Command::Server(arguments) => Task::Server(arguments),
+        Command::Image(arguments) => Task::Image(arguments),
         Command::Database(command) => Task::Database(command),
         Command::Dispatch(command) => Task::Dispatch(command),
     })

@@ -29,6 +29,7 @@ impl Task {
             Self::Plugin(arguments) => plugin(arguments),
             Self::Server(arguments) => serve_tasks(arguments),
             Self::Database(command) => command.run(),
+            Self::Image(arguments) => arguments.run(),
             Self::Dispatch(command) => command.main(&configured_if_any),
         }
     }

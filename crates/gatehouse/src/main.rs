@@ -4,6 +4,7 @@ mod arguments;
 mod commands;
 mod database_commands;
 mod dutserver;
+mod image_commands;
 
 use std::process::ExitCode;
 
