@@ -1,7 +1,7 @@
 //! The command line, as typed.
 //!
-//! Called as `gatehouse` the program has commands; called through a link named `pserve` or `dutserver` it
-//! takes what that program takes.
+//! Called as `gatehouse` the program has commands; called through a link named `pserve`, `dutserver` or
+//! `anwdlserver` it takes what that program takes.
 
 use std::path::{Path, PathBuf};
 
@@ -10,6 +10,7 @@ use cli::dispatch::DispatchCommand;
 use cli::plugin::PluginArgs;
 use server::config::Level;
 
+use crate::anwdlserver;
 use crate::dutserver::{self, Complaint};
 use crate::image_commands::ImageArgs;
 
@@ -30,6 +31,8 @@ pub(crate) enum Task {
     Image(ImageArgs),
     /// Speak to a running server about agents, tasks and events.
     Dispatch(DispatchCommand),
+    /// Look after the keys and access tokens of the container protocol.
+    Container(ContainerArgs),
 }
 
 /// One self-hosted server: drop a plugin into a folder, get an authenticated HTTP endpoint.
@@ -57,6 +60,89 @@ enum Command {
     Database(DatabaseCommand),
     #[command(flatten)]
     Dispatch(DispatchCommand),
+    /// Show or replace the server's RSA keys, by which container clients know it
+    #[command(subcommand)]
+    Keys(KeysCommand),
+    /// Add, list, disable, enable or delete access tokens of container clients
+    #[command(subcommand)]
+    AccessToken(TokenCommand),
+}
+
+/// Where the settings of the container protocol stand, and how to answer.
+#[derive(Debug, Args)]
+pub(crate) struct ContainerOptions {
+    /// The configuration file; without it gatehouse.ini or gatehouse.toml in this directory
+    #[arg(short = 'i', long = "ini-file", value_name = "FILE")]
+    pub(crate) ini_file: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A command for keys or access tokens.
+#[derive(Debug)]
+pub(crate) enum ContainerArgs {
+    /// For keys.
+    Keys(KeysCommand),
+    /// For access tokens.
+    Token(TokenCommand),
+}
+
+/// Arguments of `gatehouse keys`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeysCommand {
+    /// Print the SHA-256 of the public key's file; the keys are made when they are not there
+    Fingerprint {
+        #[command(flatten)]
+        options: ContainerOptions,
+    },
+    /// Make new keys in the place of the old ones; a running server has them after its next start
+    Regenerate {
+        /// 2048, 3072, 4096 or 8192
+        #[arg(short, long, default_value_t = server::tcp::rsa_keys::BITS_DEFAULT)]
+        bits: u32,
+        #[command(flatten)]
+        options: ContainerOptions,
+    },
+}
+
+/// Arguments of `gatehouse access-token`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Make one and print it; it cannot be seen again
+    Add {
+        /// It lets nobody in until it is enabled
+        #[arg(long)]
+        disabled: bool,
+        #[command(flatten)]
+        options: ContainerOptions,
+    },
+    /// List the numbers of all
+    List {
+        #[command(flatten)]
+        options: ContainerOptions,
+    },
+    /// Let nobody in with this one any more
+    Disable {
+        /// Its number
+        id: i64,
+        #[command(flatten)]
+        options: ContainerOptions,
+    },
+    /// Let people in with this one again
+    Enable {
+        /// Its number
+        id: i64,
+        #[command(flatten)]
+        options: ContainerOptions,
+    },
+    /// Forget this one
+    Delete {
+        /// Its number
+        id: i64,
+        #[command(flatten)]
+        options: ContainerOptions,
+    },
 }
 
 /// Arguments of `gatehouse serve`.
@@ -180,6 +266,11 @@ pub(crate) enum ConfigCommand {
         /// The configuration file
         file: PathBuf,
     },
+    /// Make a configuration of a config.yaml of anwdlserver, and print it as TOML
+    Import {
+        /// That file
+        file: PathBuf,
+    },
     /// Print every value in force and where it comes from; secrets are masked
     Show {
         /// The configuration file; without it gatehouse.ini or gatehouse.toml in this directory
@@ -231,6 +322,9 @@ pub(crate) fn parse() -> Result<Task, Complaint> {
     if called_as == "dutserver" {
         return dutserver::parse(&std::env::args_os().skip(1).collect::<Vec<_>>());
     }
+    if called_as == "anwdlserver" {
+        return anwdlserver::parse(&std::env::args_os().skip(1).collect::<Vec<_>>());
+    }
     if called_as == "pserve" {
         let pserve = Pserve::parse();
         return Ok(Task::Serve(ServeArgs {
@@ -251,6 +345,8 @@ pub(crate) fn parse() -> Result<Task, Complaint> {
         Command::Image(arguments) => Task::Image(arguments),
         Command::Database(command) => Task::Database(command),
         Command::Dispatch(command) => Task::Dispatch(command),
+        Command::Keys(command) => Task::Container(ContainerArgs::Keys(command)),
+        Command::AccessToken(command) => Task::Container(ContainerArgs::Token(command)),
     })
 }
 

@@ -23,6 +23,7 @@ impl Task {
         match self {
             Self::Serve(arguments) => serve(arguments),
             Self::Config(ConfigCommand::Check { file }) => check(file),
+            Self::Config(ConfigCommand::Import { file }) => import(&file),
             Self::Config(ConfigCommand::Show { ini_file, default, json }) => {
                 show(ini_file, default, json)
             }
@@ -31,6 +32,7 @@ impl Task {
             Self::Database(command) => command.run(),
             Self::Image(arguments) => arguments.run(),
             Self::Dispatch(command) => command.main(&configured_if_any),
+            Self::Container(command) => command.run(&|file| read(file, false)),
         }
     }
 }
@@ -122,6 +124,17 @@ fn check(file: PathBuf) -> ExitCode {
             let _ = writeln!(io::stderr(), "{problems}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn import(file: &std::path::Path) -> ExitCode {
+    let shown = file.display().to_string();
+    match std::fs::read_to_string(file) {
+        Err(error) => complain(format!("{shown}: {error}")),
+        Ok(text) => match config::import(&shown, &text) {
+            Ok(page) => print(page.trim_end()),
+            Err(problems) => complain(problems),
+        },
     }
 }
 

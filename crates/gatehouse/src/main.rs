@@ -1,7 +1,9 @@
 //! The program: arguments in, one of the libraries' functions called, an exit code out.
 
+mod anwdlserver;
 mod arguments;
 mod commands;
+mod container_commands;
 mod database_commands;
 mod dutserver;
 mod image_commands;

@@ -9,6 +9,7 @@
 pub mod containers;
 mod document;
 mod expansion;
+mod import;
 mod ini;
 mod kinds;
 mod load;
@@ -39,6 +40,7 @@ use serde_json::{Map, Value};
 use wire::Secret;
 
 pub use document::page as document_page;
+pub use import::import;
 pub use problem::{Problem, Problems};
 pub use raw::{Effective, Origin};
 pub use show::{show, show_json};

@@ -289,9 +289,12 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
     Some((metadata.dev(), metadata.ino()))
 }
 
-/// Makes the file where there is none, for nobody else to read.
+/// Makes the file where there is none, and its folder, for nobody else to read.
 fn make_private(path: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::OpenOptionsExt as _;
+    use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    }
     let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     match made {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
@@ -305,7 +308,7 @@ mod tests {
 
     fn folder() -> (tempfile::TempDir, AccessTokens) {
         let folder = tempfile::tempdir().unwrap();
-        let tokens = AccessTokens::new(folder.path().join("access_token.db"));
+        let tokens = AccessTokens::new(folder.path().join("new/access_token.db"));
         (folder, tokens)
     }
 
@@ -332,7 +335,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt as _;
         let (folder, tokens) = folder();
         let (_, token) = tokens.add(true).unwrap();
-        let path = folder.path().join("access_token.db");
+        let path = folder.path().join("new/access_token.db");
         let text = String::from_utf8_lossy(&std::fs::read(&path).unwrap()).into_owned();
         assert!(text.contains(&hashed(&token)) && !text.contains(token.expose()));
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
@@ -341,7 +344,8 @@ mod tests {
     #[test]
     fn a_file_of_the_older_program_is_used_as_it_is() {
         let (folder, tokens) = folder();
-        let path = folder.path().join("access_token.db");
+        let path = folder.path().join("new/access_token.db");
+        std::fs::create_dir(path.parent().unwrap()).unwrap();
         let old = Connection::open(&path).unwrap();
         old.execute_batch(
             "CREATE TABLE AnweddolAccessTokenTable (EntryID INTEGER NOT NULL PRIMARY KEY, CreationTimestamp INTEGER NOT NULL, \
@@ -362,7 +366,9 @@ mod tests {
     #[test]
     fn what_is_no_database_is_an_error_that_names_it() {
         let (folder, tokens) = folder();
-        std::fs::write(folder.path().join("access_token.db"), [b'x'; 4096]).unwrap();
+        let path = folder.path().join("new/access_token.db");
+        std::fs::create_dir(path.parent().unwrap()).unwrap();
+        std::fs::write(path, [b'x'; 4096]).unwrap();
         let error = tokens.find(&Secret::new("x")).unwrap_err().to_string();
         assert!(error.contains("access_token.db"), "{error}");
     }
