@@ -18,6 +18,7 @@
 
 #define MARK "/etc/gatehouse-user"
 #define UID_OF_USER 2000
+#define HOMES "/home"
 /* Members of this group may ask for commands as root, and with their password get them. */
 #define GROUP_SUDO "sudo"
 /* Where the SSH server looks at groups, it admits this one. */
@@ -179,8 +180,8 @@ static failure write_keys(int home, const char *keys, size_t length) {
 }
 
 static int open_home(const char *user) {
-    char path[sizeof "/home/" + USER_MAX + 1];
-    snprintf(path, sizeof path, "/home/%s", user);
+    char path[sizeof HOMES + USER_MAX + 2];
+    snprintf(path, sizeof path, HOMES "/%s", user);
     return open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 }
 
@@ -205,8 +206,8 @@ static failure copy_skeleton(int home) {
 }
 
 static failure make_home(const char *user, const char *keys, size_t keys_length) {
-    char path[sizeof "/home/" + USER_MAX + 1];
-    snprintf(path, sizeof path, "/home/%s", user);
+    char path[sizeof HOMES + USER_MAX + 2];
+    snprintf(path, sizeof path, HOMES "/%s", user);
     if (mkdir(path, 0700) != 0 || chown(path, UID_OF_USER, UID_OF_USER) != 0)
         return "cannot make the home directory";
     int home = open_home(user);
@@ -268,7 +269,7 @@ static failure listen_too(const char *port) {
 static failure edit_accounts(const char *user, const char *hash) {
     char line[HASH_MAX + 2 * USER_MAX + 96];
     const char *shell = access("/bin/bash", X_OK) == 0 ? "/bin/bash" : "/bin/sh";
-    snprintf(line, sizeof line, "%s:x:%d:%d::/home/%s:%s\n", user, UID_OF_USER, UID_OF_USER, user, shell);
+    snprintf(line, sizeof line, "%s:x:%d:%d::" HOMES "/%s:%s\n", user, UID_OF_USER, UID_OF_USER, user, shell);
     failure why = table_edit("/etc/passwd", 0644, edit_passwd, user, line);
     if (why != NULL)
         return why;

@@ -15,7 +15,7 @@ make_root() {
     root=$work/root
     mkdir -p "$root"
     cp -R "$here/small/root/." "$root/"
-    for directory in bin dev etc/dropbear home/endpoint lib/modules proc root run sbin sys tmp usr/bin usr/lib usr/sbin var/log; do
+    for directory in bin dev etc/dropbear home var/endpoint lib/modules proc root run sbin sys tmp usr/bin usr/lib usr/sbin var/log; do
         mkdir -p "$root/$directory"
     done
     ln -sf /run "$root/var/run"
