@@ -8,12 +8,14 @@
 
 mod accelerator;
 mod agent_socket;
+mod cgroup;
 mod command;
 mod launch;
 mod orphans;
 mod process;
 mod program;
 mod qmp;
+mod seed;
 mod snapshot;
 mod template;
 #[cfg(test)]
@@ -28,6 +30,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 pub use self::accelerator::{Accelerator, Wanted};
+use self::cgroup::Group;
 use self::command::{MONITOR_SOCKET, Memory, NETWORK_SOCKET, Plan};
 use self::launch::{Folder, Running};
 pub use self::process::User;
@@ -68,6 +71,8 @@ pub struct QemuSettings {
     pub snapshot: bool,
     /// Whether also those whose images have no agent of ours: their clones share keys and random numbers.
     pub snapshot_foreign: bool,
+    /// Whether a machine's use of the host is limited by control groups, as far as the server may make them.
+    pub limits: bool,
     /// How long a guest may take to boot.
     pub ready_within: Duration,
 }
@@ -217,6 +222,9 @@ impl Qemu {
         limit: Duration,
         template: Option<&Template>,
     ) -> Result<(QemuVm, Guard), HypervisorError> {
+        if matches!(image.media, Media::Disk { nocloud: true, .. }) {
+            seed::make(plan.directory, plan.name).await?;
+        }
         let mut running = Running::start(plan, self.settings.user).await?;
         let network = match self.attach(&running.folder).await {
             Ok(network) => network,
@@ -228,6 +236,10 @@ impl Qemu {
             return Err(running.failed(&error).await);
         }
         let guard = Guard::of(running.process.handle());
+        if self.settings.limits && plan.memory != Memory::Template {
+            running.group =
+                Group::limit(plan.name, running.process.handle().pid(), plan.memory_mb, plan.vcpus);
+        }
         let vm = QemuVm::new(running, network, image.has_agent, true);
         match timeout(limit, vm.ready()).await {
             Ok(Ok(())) => Ok((vm, guard)),
@@ -288,7 +300,12 @@ impl Qemu {
         let why = match timeout(ADOPT_LIMIT, connect).await {
             Ok(Ok((qmp, network, status))) if matches!(status.as_str(), "running" | "paused") => {
                 guard.disarm();
-                let running = Running { process: Process::adopted(orphan.handle), qmp, folder };
+                let running = Running {
+                    process: Process::adopted(orphan.handle),
+                    qmp,
+                    folder,
+                    group: Group::of(&format!("gatehouse-{}", boot.id)),
+                };
                 return Ok(Some(Arc::new(QemuVm::new(
                     running,
                     network,

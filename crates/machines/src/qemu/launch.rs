@@ -10,6 +10,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::cgroup::Group;
 use super::command::{self, MONITOR_SOCKET, Plan};
 use super::process::{Launch, Process, User};
 use super::qmp::Qmp;
@@ -44,6 +45,8 @@ pub(super) struct Running {
     pub(super) process: Process,
     pub(super) qmp: Qmp,
     pub(super) folder: Folder,
+    /// What it may use of the host.
+    pub(super) group: Group,
 }
 
 impl Running {
@@ -79,7 +82,7 @@ impl Running {
             connected = tokio::time::timeout(MONITOR_LIMIT, Qmp::connect(&monitor)) => connected,
         };
         match connected {
-            Ok(Ok(qmp)) => Ok(Self { process, qmp, folder }),
+            Ok(Ok(qmp)) => Ok(Self { process, qmp, folder, group: Group::default() }),
             Ok(Err(error)) => Err(process_failed(&mut process, &error).await),
             Err(_) => Err(HypervisorError::Start("QEMU's monitor did not answer".to_owned())),
         }

@@ -47,6 +47,7 @@ pub(super) struct Launch<'a> {
 /// A process that may have been started by an earlier server.
 #[derive(Debug, Clone)]
 pub(super) struct Handle {
+    pid: u32,
     fd: Arc<AsyncFd<OwnedFd>>,
 }
 
@@ -64,7 +65,12 @@ impl Handle {
             reason = "its successor is unsafe; an owned descriptor stays open as long as it must"
         )]
         let fd = AsyncFd::with_interest(fd, Interest::READABLE)?;
-        Ok(Some(Self { fd: Arc::new(fd) }))
+        Ok(Some(Self { pid, fd: Arc::new(fd) }))
+    }
+
+    /// Its number, as long as it is not reaped.
+    pub(super) fn pid(&self) -> u32 {
+        self.pid
     }
 
     /// Kills it; it is gone a moment later, see [`Self::gone`].

@@ -48,6 +48,7 @@ fn settings(folder: &Path) -> QemuSettings {
         snapshots: folder.join("snapshots"),
         network: Arc::default(),
         snapshot: true,
+        limits: true,
         snapshot_foreign: false,
         ready_within: Duration::from_secs(100),
     }

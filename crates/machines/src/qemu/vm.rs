@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use wire::Secret;
 
 use super::agent_socket::AgentSocket;
+use super::cgroup::Group;
 use super::command::{AGENT_SOCKET, CONSOLE_BYTES};
 use super::launch::{Folder, Running};
 use super::process::{Handle, Process};
@@ -52,7 +53,7 @@ pub(super) struct QemuVm {
 impl QemuVm {
     /// Takes a QEMU over. `fresh` where nobody has spoken to its agent yet.
     pub(super) fn new(running: Running, network: Network, has_agent: bool, fresh: bool) -> Self {
-        let Running { process, qmp, folder } = running;
+        let Running { process, qmp, folder, group } = running;
         let qmp = Arc::new(qmp);
         let handle = process.handle().clone();
         let console = Arc::new(Console::default());
@@ -64,6 +65,7 @@ impl QemuVm {
             console: Arc::clone(&console),
             killed: Arc::clone(&killed),
             ended: sender,
+            group,
         };
         tasks.spawn(watcher.run(process));
         let path = folder.socket(AGENT_SOCKET);
@@ -217,6 +219,8 @@ struct Watcher {
     console: Arc<Console>,
     killed: Arc<AtomicBool>,
     ended: watch::Sender<Option<Ending>>,
+    /// Removed with the process.
+    group: Group,
 }
 
 impl Watcher {
@@ -234,6 +238,7 @@ impl Watcher {
         };
         let _ = timeout(LAST_WORDS_LIMIT, seen.wait_for(|seen| seen.closed)).await;
         let ending = ending(self.killed.load(Ordering::SeqCst), &seen.borrow(), said);
+        drop(self.group);
         self.ended.send_replace(Some(ending));
     }
 
