@@ -17,6 +17,7 @@ mod program;
 mod qmp;
 mod seed;
 mod snapshot;
+mod starting;
 mod template;
 #[cfg(test)]
 mod tests;
@@ -30,26 +31,21 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 pub use self::accelerator::{Accelerator, Wanted};
+use self::agent_socket::AgentSocket;
 use self::cgroup::Group;
-use self::command::{MONITOR_SOCKET, Memory, NETWORK_SOCKET, Plan};
+use self::command::{AGENT_SOCKET, MONITOR_SOCKET};
 use self::launch::{Folder, Running};
 pub use self::process::User;
 use self::process::{Handle, Process};
-use self::program::{Program, stamp};
+use self::program::Program;
 use self::qmp::Qmp;
 use self::snapshot::Snapshots;
-use self::template::{Recipe, Template};
 use self::vm::QemuVm;
 use crate::hypervisor::{Boot, Hypervisor, HypervisorError, Later, Start, Started, Vm};
-use crate::image::{Image, Media};
+use crate::image::Image;
 use crate::machine::MachineId;
-use crate::network::Network;
 pub use crate::network::NetworkPolicy;
 
-/// How long the guest of a clone may take to answer; it takes some hundredths of a second.
-const CLONE_LIMIT: Duration = Duration::from_secs(20);
-/// How long a guest's SSH server may take to greet before its state is saved without that.
-const WARM_UP_LIMIT: Duration = Duration::from_secs(5);
 /// How long the monitor of a machine that an earlier server left may take to answer.
 const ADOPT_LIMIT: Duration = Duration::from_secs(5);
 
@@ -111,173 +107,6 @@ impl Qemu {
         self.template(image, memory_mb, vcpus).await.map(drop)
     }
 
-    async fn template(
-        &self,
-        image: &Image,
-        memory_mb: u32,
-        vcpus: u32,
-    ) -> Result<(Arc<Template>, Recipe), String> {
-        if !self.settings.snapshot {
-            return Err("snapshots are switched off".to_owned());
-        }
-        if !image.has_agent && !self.settings.snapshot_foreign {
-            return Err(
-                "the image has no agent that could give a clone an identity of its own".to_owned()
-            );
-        }
-        if matches!(image.media, Media::Disk { .. }) {
-            return Err("snapshots of disk images are not made".to_owned());
-        }
-        let recipe = self
-            .recipe(image, memory_mb, vcpus)
-            .map_err(|error| format!("image {}: {error}", image.name))?;
-        let build = async |folder: &Path| self.build(image, &recipe, folder).await;
-        let template = self.snapshots.template(&recipe, build).await?;
-        Ok((template, recipe))
-    }
-
-    fn plan<'a>(
-        &'a self,
-        name: &'a str,
-        directory: &'a Path,
-        image: &'a Image,
-        memory: Memory,
-    ) -> Plan<'a> {
-        let (program, accelerator) = (&self.program, self.accelerator);
-        Plan {
-            program,
-            accelerator,
-            name,
-            directory,
-            media: &image.media,
-            memory_mb: 0,
-            vcpus: 1,
-            memory,
-        }
-    }
-
-    fn recipe(&self, image: &Image, memory_mb: u32, vcpus: u32) -> std::io::Result<Recipe> {
-        let plan = Plan {
-            memory_mb,
-            vcpus,
-            ..self.plan("template", Path::new(""), image, Memory::Template)
-        };
-        let files: Vec<&PathBuf> = match &image.media {
-            Media::Kernel { kernel, initrd, .. } => vec![kernel, initrd],
-            Media::Iso(iso) => vec![iso],
-            Media::Disk { disk, .. } => vec![disk],
-        };
-        let stamps = files.into_iter().map(|path| {
-            stamp(path).map_err(|error| {
-                std::io::Error::new(error.kind(), format!("{}: {error}", path.display()))
-            })
-        });
-        Ok(Recipe {
-            format: Recipe::FORMAT,
-            image: image.name.clone(),
-            image_sha256: image.sha256.clone(),
-            image_stamps: stamps.collect::<Result<_, _>>()?,
-            program: self.program.version_text.clone(),
-            program_stamp: self.program.stamp.clone(),
-            arguments: command::arguments(&plan),
-            processor: if self.accelerator == Accelerator::Kvm {
-                accelerator::processor()
-            } else {
-                String::new()
-            },
-            memory_mb,
-            vcpus,
-        })
-    }
-
-    /// Boots a guest and leaves its state in `folder`.
-    async fn build(
-        &self,
-        image: &Image,
-        recipe: &Recipe,
-        folder: &Path,
-    ) -> Result<(), HypervisorError> {
-        let name = format!("gatehouse-template-{}", image.name);
-        let plan = self.plan(&name, folder, image, Memory::Template);
-        let plan = Plan { memory_mb: recipe.memory_mb, vcpus: recipe.vcpus, ..plan };
-        let (vm, guard) = self.running(&plan, image, self.settings.ready_within, None).await?;
-        // Has the guest run once what every login runs.
-        let _ = timeout(WARM_UP_LIMIT, vm.greeting()).await;
-        let failed =
-            |error: std::io::Error| HypervisorError::Start(format!("saving its state: {error}"));
-        snapshot::save(vm.qmp(), vm.folder(), folder).await.map_err(failed)?;
-        // It has been told to quit.
-        guard.handle.gone().await;
-        if self.settings.user.is_some() && self.program.knows_rom() {
-            template::take_ownership(folder).map_err(failed)?;
-        }
-        Ok(())
-    }
-
-    /// Starts what is planned and waits until its guest answers. Who drops the guard ends it.
-    async fn running(
-        &self,
-        plan: &Plan<'_>,
-        image: &Image,
-        limit: Duration,
-        template: Option<&Template>,
-    ) -> Result<(QemuVm, Guard), HypervisorError> {
-        if matches!(image.media, Media::Disk { nocloud: true, .. }) {
-            seed::make(plan.directory, plan.name).await?;
-        }
-        let mut running = Running::start(plan, self.settings.user).await?;
-        let network = match self.attach(&running.folder).await {
-            Ok(network) => network,
-            Err(error) => return Err(running.failed(&error).await),
-        };
-        if let Some(template) = template
-            && let Err(error) = snapshot::restore(&running, &template.devices).await
-        {
-            return Err(running.failed(&error).await);
-        }
-        let guard = Guard::of(running.process.handle());
-        if self.settings.limits && plan.memory != Memory::Template {
-            running.group =
-                Group::limit(plan.name, running.process.handle().pid(), plan.memory_mb, plan.vcpus);
-        }
-        let vm = QemuVm::new(running, network, image.has_agent, true);
-        match timeout(limit, vm.ready()).await {
-            Ok(Ok(())) => Ok((vm, guard)),
-            Ok(Err(why)) => {
-                Err(HypervisorError::Start(format!("{why}; console: {}", vm.last_line().await)))
-            }
-            Err(_) => {
-                Err(HypervisorError::NotReady { secs: limit.as_secs(), last: vm.last_line().await })
-            }
-        }
-    }
-
-    async fn attach(&self, folder: &Folder) -> std::io::Result<Network> {
-        Network::attach(&folder.socket(NETWORK_SOCKET), Arc::clone(&self.settings.network)).await
-    }
-
-    async fn cloned(&self, boot: &Boot) -> Result<(QemuVm, Guard), String> {
-        let (template, recipe) = self.template(&boot.image, boot.memory_mb, boot.vcpus).await?;
-        let name = format!("gatehouse-{}", boot.id);
-        let memory = Memory::Clone(template.folder.clone());
-        let plan = self.plan(&name, &boot.directory, &boot.image, memory);
-        let plan = Plan { memory_mb: boot.memory_mb, vcpus: boot.vcpus, ..plan };
-        match self.running(&plan, &boot.image, CLONE_LIMIT, Some(&template)).await {
-            Ok(cloned) => Ok(cloned),
-            Err(error) => {
-                self.snapshots.reject(&recipe, &error.to_string()).await;
-                Err(format!("no clone could be made: {error}"))
-            }
-        }
-    }
-
-    async fn booted(&self, boot: &Boot) -> Result<(QemuVm, Guard), HypervisorError> {
-        let name = format!("gatehouse-{}", boot.id);
-        let plan = self.plan(&name, &boot.directory, &boot.image, Memory::Own);
-        let plan = Plan { memory_mb: boot.memory_mb, vcpus: boot.vcpus, ..plan };
-        self.running(&plan, &boot.image, self.settings.ready_within, None).await
-    }
-
     async fn adopted(&self, boot: &Boot) -> Result<Option<Arc<dyn Vm>>, HypervisorError> {
         let parent = boot.directory.parent().unwrap_or(Path::new("/"));
         let found = orphans::find(parent, self.settings.user)
@@ -300,18 +129,15 @@ impl Qemu {
         let why = match timeout(ADOPT_LIMIT, connect).await {
             Ok(Ok((qmp, network, status))) if matches!(status.as_str(), "running" | "paused") => {
                 guard.disarm();
+                let agent =
+                    boot.image.has_agent.then(|| AgentSocket::used(folder.socket(AGENT_SOCKET)));
                 let running = Running {
                     process: Process::adopted(orphan.handle),
                     qmp,
                     folder,
                     group: Group::of(&format!("gatehouse-{}", boot.id)),
                 };
-                return Ok(Some(Arc::new(QemuVm::new(
-                    running,
-                    network,
-                    boot.image.has_agent,
-                    false,
-                ))));
+                return Ok(Some(Arc::new(QemuVm::new(running, network, agent))));
             }
             Ok(Ok((.., status))) => format!("it is in the state {status}"),
             Ok(Err(error)) => error.to_string(),

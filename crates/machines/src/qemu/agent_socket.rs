@@ -40,8 +40,6 @@ pub(super) struct AgentSocket {
 
 #[derive(Debug)]
 enum State {
-    /// Nobody has asked anything yet.
-    Fresh,
     /// Somebody may have asked something.
     Unknown,
     /// Every request was answered.
@@ -49,9 +47,11 @@ enum State {
 }
 
 impl AgentSocket {
-    /// The line to a guest that nobody has spoken to yet.
-    pub(super) fn fresh(path: PathBuf) -> Self {
-        Self { path, state: Mutex::new(State::Fresh) }
+    /// The line to a guest that nobody has spoken to yet. It is there before the guest runs, and as it was when the
+    /// guest's state was saved: an agent that sees it come and go would speak to nobody for a moment.
+    pub(super) async fn fresh(path: PathBuf) -> io::Result<Self> {
+        let line = Line::connect(&path).await?;
+        Ok(Self { path, state: Mutex::new(State::Ready(line)) })
     }
 
     /// The line to a guest that an earlier server spoke to.
@@ -59,9 +59,14 @@ impl AgentSocket {
         Self { path, state: Mutex::new(State::Unknown) }
     }
 
-    /// Waits until the agent is there; the caller sets the limit.
-    pub(super) async fn hello(&self) -> io::Result<()> {
-        self.exchange(b"hello\n").await.map(drop)
+    /// Waits until the agent is there; the caller sets the limit. Asks once, and begins anew when that was lost.
+    pub(super) async fn hello(&self, lost_after: Duration) -> io::Result<()> {
+        loop {
+            match timeout(lost_after, self.exchange(b"hello\n")).await {
+                Ok(answer) => return answer.map(drop),
+                Err(_) => tracing::debug!("the guest's agent is asked again"),
+            }
+        }
     }
 
     /// Asks, and returns the answer without `ok`.
@@ -88,7 +93,6 @@ impl AgentSocket {
         // Whoever leaves before the answer is read, by an error or by being dropped, leaves this behind.
         let mut agent = match std::mem::replace(&mut *state, State::Unknown) {
             State::Ready(agent) => agent,
-            State::Fresh => Line::connect(&self.path).await?,
             State::Unknown => Line::resynchronised(&self.path).await?,
         };
         agent.stream.write_all(line).await?;
@@ -218,8 +222,8 @@ mod tests {
             ("no\n", "error unknown\n"),
             ("odd\n", "what\n"),
         ]]);
-        let agent = AgentSocket::fresh(path);
-        agent.hello().await.unwrap();
+        let agent = AgentSocket::fresh(path).await.unwrap();
+        agent.hello(ANSWER_LIMIT).await.unwrap();
         assert_eq!(agent.ask(&request("refresh a")).await.unwrap(), "");
         assert_eq!(
             agent.ask(&request("no")).await.unwrap_err().to_string(),
@@ -244,7 +248,7 @@ mod tests {
                 ("next\n", "ok mine\n"),
             ],
         ]);
-        let agent = AgentSocket::fresh(path);
+        let agent = AgentSocket::fresh(path).await.unwrap();
         assert_eq!(agent.ask(&request("slow")).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
         assert_eq!(agent.ask(&request("next")).await.unwrap(), "mine");
     }
@@ -262,7 +266,7 @@ mod tests {
     async fn a_line_without_end_is_given_up() {
         let long: &'static str = Box::leak("x".repeat(LINE_BYTES_MAX + 600).into_boxed_str());
         let (_folder, path, _guest) = guest(vec![vec![("a\n", long)]]);
-        let error = AgentSocket::fresh(path).ask(&request("a")).await.unwrap_err();
+        let error = AgentSocket::fresh(path).await.unwrap().ask(&request("a")).await.unwrap_err();
         assert_eq!(error.to_string(), "the guest's agent sent a line without end");
     }
 }

@@ -10,6 +10,8 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tokio::time::timeout;
+
 use super::cgroup::Group;
 use super::command::{self, MONITOR_SOCKET, Plan};
 use super::process::{Launch, Process, User};
@@ -79,12 +81,16 @@ impl Running {
             // An early end says more than the connection that breaks because of it.
             biased;
             said = process.ended() => return Err(HypervisorError::Start(said)),
-            connected = tokio::time::timeout(MONITOR_LIMIT, Qmp::connect(&monitor)) => connected,
+            connected = timeout(MONITOR_LIMIT, Qmp::connect(&monitor)) => connected,
         };
         match connected {
             Ok(Ok(qmp)) => Ok(Self { process, qmp, folder, group: Group::default() }),
             Ok(Err(error)) => Err(process_failed(&mut process, &error).await),
-            Err(_) => Err(HypervisorError::Start("QEMU's monitor did not answer".to_owned())),
+            Err(_) => {
+                let error =
+                    io::Error::new(io::ErrorKind::TimedOut, "QEMU's monitor did not answer");
+                Err(process_failed(&mut process, &error).await)
+            }
         }
     }
 
@@ -94,13 +100,16 @@ impl Running {
     }
 }
 
+/// The process is gone afterwards, so that another can be started in its folder.
 async fn process_failed(process: &mut Process, error: &io::Error) -> HypervisorError {
-    let gone = error.kind() != io::ErrorKind::Other;
-    match tokio::time::timeout(END_LIMIT, process.ended()).await {
-        Ok(said) if gone => HypervisorError::Start(said),
-        Ok(said) => HypervisorError::Start(format!("{error}; {said}")),
-        Err(_) => HypervisorError::Start(error.to_string()),
+    if error.kind() == io::ErrorKind::BrokenPipe
+        && let Ok(said) = timeout(END_LIMIT, process.ended()).await
+    {
+        return HypervisorError::Start(said);
     }
+    process.handle().kill();
+    process.ended().await;
+    HypervisorError::Start(error.to_string())
 }
 
 /// An error of a file.

@@ -212,7 +212,7 @@ pub(super) async fn save(qmp: &Qmp, folder: &Folder, target: &Path) -> io::Resul
     fs::write(target.join(DEVICES), devices)
 }
 
-/// Gives a QEMU that waits for it the devices' state, and lets the guest go on.
+/// Gives a QEMU that waits for it the devices' state. The guest does not go on yet.
 pub(super) async fn restore(running: &Running, devices: &[u8]) -> io::Result<()> {
     let qmp = &running.qmp;
     set_capabilities(qmp).await?;
@@ -223,8 +223,7 @@ pub(super) async fn restore(running: &Running, devices: &[u8]) -> io::Result<()>
         stream.shutdown().await?;
         migrated(qmp).await
     };
-    timeout(STATE_LIMIT, send).await.map_err(|_| late("restoring its devices' state"))??;
-    qmp.ask("cont", Value::Null).await.map(drop)
+    timeout(STATE_LIMIT, send).await.map_err(|_| late("restoring its devices' state"))?
 }
 
 /// Memory that a file holds stays out of the state, and QEMU tells how far it is.

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::hypervisor::contract::{self, Bench};
 use crate::hypervisor::{Ending, Start};
-use crate::image::HostKeyForm;
+use crate::image::{HostKeyForm, Media};
 
 fn small() -> Image {
     let folder = std::env::var_os("GATEHOUSE_TEST_IMAGES")
@@ -150,4 +150,88 @@ async fn what_does_not_start_says_why() {
         .await;
     // A file that is no CD: the firmware finds nothing to boot.
     check(Media::Iso(initrd), "was not ready within 12 seconds").await;
+}
+
+/// Set in the process that plays the server.
+const SERVER_FOLDER: &str = "GATEHOUSE_TEST_SERVER_FOLDER";
+
+/// A machine of a server that is killed: the same in both processes.
+fn boot_in(folder: &Path, image: Arc<Image>) -> Boot {
+    let id: MachineId = "5f1f4d34-9f3c-4a7e-8f0f-2f8e6a3c1b2d".parse().unwrap();
+    Boot { id, directory: folder.join(id.to_string()), image, memory_mb: 128, vcpus: 1 }
+}
+
+#[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "a server that can be killed is needed")]
+async fn a_machine_outlives_a_killed_server() {
+    if let Some(folder) = std::env::var_os(SERVER_FOLDER) {
+        let folder = PathBuf::from(folder);
+        let boot = boot_in(&folder, Arc::new(contract::obedient(small())));
+        fs::create_dir(&boot.directory).unwrap();
+        let (_vm, _) = Qemu::open(settings(&folder)).await.unwrap().start(boot).await.unwrap();
+        println!("it runs");
+        return std::future::pending().await;
+    }
+    let (folder, bench) = bench(|settings| settings.snapshot = false).await;
+    let mut server = tokio::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "--nocapture", "qemu::tests::a_machine_outlives_a_killed_server"])
+        .env(SERVER_FOLDER, folder.path())
+        .stdout(std::process::Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let output = tokio::io::BufReader::new(server.stdout.take().unwrap());
+    let mut lines = tokio::io::AsyncBufReadExt::lines(output);
+    while !lines
+        .next_line()
+        .await
+        .unwrap()
+        .expect("the server starts its machine")
+        .contains("it runs")
+    {}
+    let group =
+        rustix::process::Pid::from_raw(i32::try_from(server.id().unwrap()).unwrap()).unwrap();
+    for signal in [rustix::process::Signal::HUP, rustix::process::Signal::KILL] {
+        // Gone already after the first.
+        let _ = rustix::process::kill_process_group(group, signal);
+    }
+    server.wait().await.unwrap();
+
+    let boot = boot_in(folder.path(), Arc::clone(&bench.image));
+    let vm = bench.hypervisor.adopt(boot).await.unwrap().expect("it still runs");
+    contract::refresh(&*vm, "off", 1).await;
+    vm.ended().wait_for(Option::is_some).await.unwrap();
+    assert_eq!(*vm.ended().borrow(), Some(Ending::PoweredOff));
+}
+
+#[tokio::test]
+async fn a_machine_runs_as_somebody_else_where_the_server_may_choose() {
+    let user = User { uid: 64_999, gid: 64_999 };
+    let (folder, bench) = bench(|settings| settings.user = Some(user)).await;
+    // Whoever runs machines as somebody else lets them pass.
+    for open in [folder.path(), &folder.path().join("deep".repeat(25)), &bench.running] {
+        fs::set_permissions(open, fs::Permissions::from_mode(0o711)).unwrap();
+    }
+    let boot = bench.boot();
+    let started = bench.hypervisor.start(boot.clone()).await;
+    if !rustix::process::geteuid().is_root() {
+        assert!(started.unwrap_err().to_string().contains("Operation not permitted"));
+        return;
+    }
+    let (vm, start) = started.unwrap();
+    assert_eq!(start, Start::Snapshot);
+    let orphans = orphans::find(&bench.running, Some(user)).unwrap();
+    let status = fs::read_to_string(format!("/proc/{}/status", orphans[0].handle.pid())).unwrap();
+    for line in [
+        "Uid:\t64999\t64999\t64999\t64999",
+        "Gid:\t64999\t64999\t64999\t64999",
+        "CapEff:\t0000000000000000",
+        "Seccomp:\t2",
+    ] {
+        assert!(status.contains(line), "{line} in {status}");
+    }
+    drop(vm);
+    let vm = bench.hypervisor.adopt(boot).await.unwrap().expect("it still runs");
+    vm.kill().await;
 }

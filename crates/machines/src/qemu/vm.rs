@@ -19,7 +19,7 @@ use wire::Secret;
 
 use super::agent_socket::AgentSocket;
 use super::cgroup::Group;
-use super::command::{AGENT_SOCKET, CONSOLE_BYTES};
+use super::command::CONSOLE_BYTES;
 use super::launch::{Folder, Running};
 use super::process::{Handle, Process};
 use super::qmp::{Qmp, Seen};
@@ -51,8 +51,8 @@ pub(super) struct QemuVm {
 }
 
 impl QemuVm {
-    /// Takes a QEMU over. `fresh` where nobody has spoken to its agent yet.
-    pub(super) fn new(running: Running, network: Network, has_agent: bool, fresh: bool) -> Self {
+    /// Takes a QEMU over, with the line to its guest's agent where there is one.
+    pub(super) fn new(running: Running, network: Network, agent: Option<AgentSocket>) -> Self {
         let Running { process, qmp, folder, group } = running;
         let qmp = Arc::new(qmp);
         let handle = process.handle().clone();
@@ -68,21 +68,19 @@ impl QemuVm {
             group,
         };
         tasks.spawn(watcher.run(process));
-        let path = folder.socket(AGENT_SOCKET);
-        let agent = has_agent
-            .then(|| if fresh { AgentSocket::fresh(path) } else { AgentSocket::used(path) });
         Self { handle, qmp, agent, console, killed, ended, network, folder, _watch: tasks }
     }
 
     /// Waits until the guest's agent answers, or its SSH server where it has no agent; the caller sets the limit.
+    /// What was asked is taken for lost after `lost_after`, and asked again.
     ///
     /// # Errors
     /// When the machine ends meanwhile; the text says why.
-    pub(super) async fn ready(&self) -> Result<(), String> {
+    pub(super) async fn ready(&self, lost_after: Duration) -> Result<(), String> {
         let mut ended = self.ended.clone();
         let answer = async {
             match &self.agent {
-                Some(agent) => agent.hello().await,
+                Some(agent) => agent.hello(lost_after).await,
                 None => {
                     self.greeting().await;
                     Ok(())
