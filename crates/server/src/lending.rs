@@ -163,6 +163,7 @@ fn qemu_settings(config: &MachinesConfig) -> QemuSettings {
         network: Arc::new(policy),
         snapshot: true,
         snapshot_foreign: config.snapshot_foreign,
+        limits: true,
         ready_within: config.ready_timeout.unwrap_or(READY_MAX),
     }
 }

@@ -54,6 +54,7 @@ impl Lab {
             network: Arc::new(NetworkPolicy::default()),
             snapshot: true,
             snapshot_foreign: false,
+            limits: false,
             ready_within: Duration::from_secs(90),
         };
         let mut settings = settings(directory);
