@@ -141,20 +141,19 @@ static int answer_line(char *line, char *answer, size_t size) {
     return why == NULL ? snprintf(answer, size, "ok\n") : snprintf(answer, size, "error %s\n", why);
 }
 
+/* The port's data and the news that its other end was opened take different ways, and the data may be quicker: a port
+ * that seems closed may only not yet be known to be open. Hence a closed one is waited for, too. */
 static void send_answer(int port, const char *answer, size_t length) {
-    while (length > 0) {
+    for (int waited_ms = 0; length > 0 && waited_ms < ANSWER_MS_MAX; waited_ms++) {
         ssize_t written = write(port, answer, length);
         if (written > 0) {
             answer += written;
             length -= (size_t)written;
-            continue;
+        } else if (written < 0 && errno != EAGAIN && errno != EINTR) {
+            return;
+        } else {
+            pause_ms(1);
         }
-        struct pollfd ready = {.fd = port, .events = POLLOUT};
-        /* Nobody is there any more, or takes nothing: the answer is for nobody. */
-        if (written < 0 && errno != EAGAIN && errno != EINTR)
-            return;
-        if (poll(&ready, 1, ANSWER_MS_MAX) <= 0 || (ready.revents & POLLHUP) != 0)
-            return;
     }
 }
 
@@ -209,7 +208,7 @@ static int take(int port, struct input *input) {
 static _Noreturn void serve(void) {
     static struct input input;
     sigset_t io;
-    int port;
+    int port, early = 0;
     signal(SIGPIPE, SIG_IGN);
     sigemptyset(&io);
     sigaddset(&io, SIGIO);
@@ -228,13 +227,20 @@ static _Noreturn void serve(void) {
         poll(waits, 2, -1);
         while (read(signals, &ignored, sizeof ignored) > 0)
             ;
-        if (waits[1].revents & POLLIN && take(port, &input))
+        int closed = (waits[1].revents & POLLHUP) != 0;
+        if (waits[1].revents & POLLIN && take(port, &input)) {
+            early = closed;
             continue;
-        if (waits[1].revents & POLLHUP) {
+        }
+        if (!closed)
+            continue;
+        /* The beginning of a line dies with its connection, unless it came before the news of that. */
+        if (!early) {
             input.length = 0;
             input.too_long = 0;
-            poll(waits, 1, 1000);
         }
+        early = 0;
+        poll(waits, 1, 1000);
     }
 }
 
