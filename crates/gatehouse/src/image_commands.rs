@@ -10,9 +10,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use machines::image::{Checked, FileState, ImageError, Images, Listed, Sources};
 use serde_json::{Value, json};
-
-/// Where a server keeps them unless told otherwise, when it runs as root.
-const DIRECTORY_OF_ROOT: &str = "/var/lib/gatehouse/machines/images";
+use server::config::containers::usual_state;
 
 /// Arguments of `gatehouse image`.
 #[derive(Debug, Args)]
@@ -60,7 +58,6 @@ enum ImageCommand {
 enum Failure {
     Image(ImageError),
     Damaged,
-    NoDirectory,
     Output(io::Error),
 }
 
@@ -79,16 +76,13 @@ impl ImageArgs {
             Err(Failure::Damaged) => return ExitCode::from(2),
             Err(Failure::Image(error)) => (error.to_string(), 1),
             Err(Failure::Output(error)) => (error.to_string(), 1),
-            Err(Failure::NoDirectory) => {
-                ("no folder for images: name one with --directory".to_owned(), 1)
-            }
         };
         tell(&format!("gatehouse: {text}"));
         ExitCode::from(code)
     }
 
     fn outcome(self, out: &mut impl Write) -> Result<(), Failure> {
-        let directory = self.directory.or_else(usual_directory).ok_or(Failure::NoDirectory)?;
+        let directory = self.directory.unwrap_or_else(|| usual_state().join("images"));
         // Machines are started from elsewhere than here.
         let directory = std::path::absolute(directory).map_err(Failure::Output)?;
         let images = Images::open(directory);
@@ -142,13 +136,6 @@ impl ImageArgs {
 /// A line for whoever called. That nobody reads it is no reason to fail.
 fn tell(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
-}
-
-fn usual_directory() -> Option<PathBuf> {
-    if rustix::process::geteuid().is_root() {
-        return Some(DIRECTORY_OF_ROOT.into());
-    }
-    cli::session::state_of_user().map(|state| state.join("gatehouse/machines/images"))
 }
 
 fn as_json(listed: &[Listed]) -> String {

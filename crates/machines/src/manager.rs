@@ -118,6 +118,8 @@ struct Shared {
     pool_bell: tokio::sync::Notify,
     since: Instant,
     is_closing: watch::Sender<bool>,
+    /// Held as long as this lives: another server would end our machines as nobody's.
+    _lock: std::fs::File,
 }
 
 impl Shared {
@@ -138,14 +140,16 @@ impl Machines {
     /// Finds what an earlier server lent and cleans away what it left half done; then takes orders.
     ///
     /// # Errors
-    /// When the folder of machines cannot be made or read.
+    /// When the folder of machines cannot be made or read, or another server uses it.
     pub async fn open(
         settings: Settings,
         hypervisor: Arc<dyn Hypervisor>,
         images: Arc<Images>,
         ports: Ports,
     ) -> Result<Self, MachineError> {
+        let lock = lock(&settings.directory).await?;
         let shared = Arc::new(Shared {
+            _lock: lock,
             register: Mutex::new(Register::new(settings.machines_max, settings.quota)),
             starts: Arc::new(Semaphore::new(settings.starts_at_once.max(1))),
             settings,
@@ -325,6 +329,27 @@ impl Machines {
 fn private_folder(path: &std::path::Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Makes `directory` and sees that no other server uses it.
+async fn lock(directory: &std::path::Path) -> Result<std::fs::File, MachineError> {
+    let what = directory.display().to_string();
+    let directory = directory.to_owned();
+    off_thread(
+        move || what,
+        move || {
+            private_folder(&directory)?;
+            let file = std::fs::File::create(directory.join("lock"))?;
+            match file.try_lock() {
+                Ok(()) => Ok(file),
+                Err(std::fs::TryLockError::WouldBlock) => {
+                    Err(io::Error::other("another server uses this folder; give each its own `state`"))
+                }
+                Err(std::fs::TryLockError::Error(error)) => Err(error),
+            }
+        },
+    )
+    .await
 }
 
 /// Does `work`, which blocks, elsewhere.

@@ -80,10 +80,8 @@ impl Lending {
         };
         let machines = open_machines(&config).await?;
         let tokens = config.access_tokens.clone().map(|path| Arc::new(AccessTokens::new(path)));
-        let classic = match door(&config, tokens.clone(), &machines).await? {
-            Some(door) => Some(Classic { door, sockets: std::sync::Mutex::new(sockets) }),
-            None => None,
-        };
+        let door = door(&config, tokens.clone(), &machines).await?;
+        let classic = door.map(|door| Classic { door, sockets: std::sync::Mutex::new(sockets) });
         Ok(Self { machines, config, tokens, classic })
     }
 
@@ -132,6 +130,15 @@ fn default_image(config: &MachinesConfig) -> DefaultImage {
         (Some(name), _) => DefaultImage::Named(name.clone()),
         (None, Some(iso)) => DefaultImage::Iso(iso.clone()),
         (None, None) => DefaultImage::Named(IMAGE_DEFAULT.to_owned()),
+    }
+}
+
+/// Whether the folder of images has the one of who names none.
+#[must_use]
+pub fn has_default_image(config: &Containers) -> bool {
+    match default_image(&config.machines) {
+        DefaultImage::Named(name) => config.machines.images.join(name).is_dir(),
+        DefaultImage::Iso(path) => path.is_file(),
     }
 }
 

@@ -59,6 +59,10 @@ pub struct Entry {
 /// Which machines there are.
 pub struct Directory {
     /// The machine that somebody names: by its id, by what it begins with, or by a label.
+    #[expect(
+        clippy::type_complexity,
+        reason = "one use, one name: a type of its own would say no more"
+    )]
     pub find: Box<dyn Fn(&str) -> Option<Entry> + Send + Sync>,
     /// Connects to a port of a machine.
     #[expect(

@@ -19,7 +19,7 @@ use crate::config::{Config, Problems};
 use crate::dispatch::Dispatch;
 use crate::http::listener::Listener;
 use crate::http::tls::TlsError;
-use crate::lending::{Lending, LendingError};
+use crate::lending::{self, Lending, LendingError};
 use crate::log;
 use crate::shutdown::{Signals, Wish};
 use crate::site::{Origin, Site, Source};
@@ -131,7 +131,7 @@ async fn serve(
     warn_if_open(&config, &sockets);
     let package = Package::install().map_err(StartError::Package)?;
     let _pidfile = config.paths.pidfile.as_deref().map(Pidfile::write).transpose()?;
-    let lending = open_lending(&config).await?;
+    let lending = open_lending(options, &config).await?;
     let registry = Registry::new(package);
     let site = Site::new(options.origin.clone(), config, registry, dispatch, lending, log)?;
     let site = Arc::new(site);
@@ -175,11 +175,21 @@ async fn serve(
     Ok(())
 }
 
-/// Opens the third job, where it is configured.
-async fn open_lending(config: &Config) -> Result<Option<Lending>, LendingError> {
-    match config.containers.clone() {
-        Some(containers) => Lending::open(containers).await.map(Some),
-        None => Ok(None),
+/// Opens the third job, where it is configured. Who has configured nothing gets the other jobs also where this one
+/// cannot be had.
+async fn open_lending(options: &Options, config: &Config) -> Result<Option<Lending>, LendingError> {
+    let Some(containers) = config.containers.clone() else { return Ok(None) };
+    let is_unasked = matches!(options.origin.source, Source::Default);
+    if is_unasked && !lending::has_default_image(&containers) {
+        tracing::info!("no machines are lent: `gatehouse image build small` makes their image");
+        return Ok(None);
+    }
+    match Lending::open(containers).await {
+        Err(error) if is_unasked => {
+            tracing::warn!("no machines are lent: {error}");
+            Ok(None)
+        }
+        opened => opened.map(Some),
     }
 }
 

@@ -1,5 +1,7 @@
 //! A place to lend machines in: a folder of its own, and a look at what runs for it.
 
+#![expect(clippy::unwrap_used, reason = "a laboratory fails where it stands")]
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;

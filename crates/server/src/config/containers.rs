@@ -191,6 +191,21 @@ pub(super) fn is_passed_over(name: &str) -> bool {
     canonical(name) == LOG_ROTATION
 }
 
+/// Where machines and images are kept that nobody gave a place: also for commands that know no configuration.
+#[must_use]
+pub fn usual_state() -> PathBuf {
+    if rustix::process::geteuid().is_root() {
+        return "/var/lib/gatehouse/machines".into();
+    }
+    let absolute = |name: &str| {
+        std::env::var_os(name).map(PathBuf::from).filter(|path: &PathBuf| path.is_absolute())
+    };
+    let state = absolute("XDG_STATE_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
+        .unwrap_or_else(std::env::temp_dir);
+    state.join("gatehouse/machines")
+}
+
 /// `None`: something is wrong. `Some(None)`: there is no such section, so there are no machines.
 pub(super) fn read(raw: &mut Raw<'_>) -> Option<Option<Containers>> {
     let machines = machines(raw);
@@ -257,8 +272,9 @@ fn machines(raw: &mut Raw<'_>) -> Option<Machines> {
     let network_allow = raw.read(&t::NETWORK_ALLOW);
     let on_shutdown = raw.read(&t::ON_SHUTDOWN);
     let snapshot_foreign = raw.read(&t::SNAPSHOT_FOREIGN);
-    let state = state?;
+    let state = state.unwrap_or_else(usual_state);
     let images = images.unwrap_or_else(|| state.join("images"));
+    raw.amend(&t::STATE.row, &state);
     raw.amend(&t::IMAGES.row, &images);
     let (count_max, ports) = (count_max?, ports?);
     check_range(raw, count_max, ports);
@@ -379,7 +395,7 @@ mod tests {
     #[test]
     fn without_the_section_there_are_no_machines_and_with_it_every_default() {
         assert!(load("").containers.is_none());
-        let containers = read("[containers]");
+        let containers = read("[containers]\nstate = machines");
         let (machines, classic) = (&containers.machines, containers.classic.unwrap());
         assert_eq!((classic.port, classic.client_timeout), (6150, Some(Duration::from_secs(10))));
         assert_eq!((machines.count_max, machines.memory_mb, machines.vcpus), (6, 1024, 2));

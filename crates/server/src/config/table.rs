@@ -241,9 +241,10 @@ settings! {
     FILE_USES: u32 = ["tasks"] "file_uses", kinds::times(1, 1_000_000), Some("5"), Start,
         "How often a file in transfer may be fetched, when its sender does not say.";
 
-    STATE: PathBuf = ["containers"] "state", kinds::OWN_PATH, Some("machines"), Start,
+    STATE: PathBuf = ["containers"] "state", kinds::OWN_PATH, None, Start,
         "Directory of running machines and snapshots; made when it is not there. A relative path begins at the \
-         configuration file, in any case.";
+         configuration file, in any case. Without it `/var/lib/gatehouse/machines` for root, else \
+         `gatehouse/machines` in `$XDG_STATE_HOME` or `~/.local/state`.";
     IMAGES: PathBuf = ["containers"] "images", kinds::OWN_PATH, None, Start,
         "Directory of images. Without it `images` in `state`.";
     DEFAULT_IMAGE: String = ["containers"] "default_image", kinds::FILE_NAME, None, Start,

@@ -103,11 +103,7 @@ impl Door {
         let site = &*self.site;
         let path = head.uri.path();
         if !has_one_host(head) {
-            let message = "a request needs exactly one Host";
-            return match site.dispatch {
-                Some(_) if dispatch::find(path).is_some() => dispatch::bad_request(message),
-                _ => error::response(StatusCode::BAD_REQUEST, message),
-            };
+            return not_one_host(site, path);
         }
         if let Some(tasks) = &site.dispatch
             && let Some(endpoint) = dispatch::find(path)
@@ -182,6 +178,14 @@ fn own(uri: &Uri) -> Uri {
 fn has_one_host(head: &Parts) -> bool {
     head.version != Version::HTTP_11
         || head.headers.get_all(header::HOST).iter().take(2).count() == 1
+}
+
+fn not_one_host(site: &Site, path: &str) -> Response<Body> {
+    let message = "a request needs exactly one Host";
+    match site.dispatch {
+        Some(_) if dispatch::find(path).is_some() => dispatch::bad_request(message),
+        _ => error::response(StatusCode::BAD_REQUEST, message),
+    }
 }
 
 fn common_log(runtime: &Runtime) -> Option<Arc<FileServer>> {
