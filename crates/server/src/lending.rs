@@ -2,12 +2,14 @@
 //!
 //! Invariant: both doors make the same machines, and neither knows how.
 
+mod unprivileged;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use machines::guest::ssh::{Login, Proof};
-use machines::hypervisor::HypervisorError;
+use machines::hypervisor::{Hypervisor, HypervisorError};
 use machines::image::Images;
 use machines::manager::DefaultImage;
 use machines::network::NetworkPolicy;
@@ -57,6 +59,7 @@ pub struct Lending {
     pub machines: Machines,
     /// How it is configured.
     pub config: Containers,
+    qemu: Arc<Qemu>,
     tokens: Option<Arc<AccessTokens>>,
     classic: Option<Classic>,
 }
@@ -78,14 +81,15 @@ impl Lending {
             Some(classic) => sockets::bind(&config.bind_to, classic.port).await?,
             None => Vec::new(),
         };
-        let machines = open_machines(&config).await?;
+        let qemu = Arc::new(Qemu::open(qemu_settings(&config.machines)).await?);
+        let machines = open_machines(&config, &qemu).await?;
         let tokens = config.access_tokens.clone().map(|path| Arc::new(AccessTokens::new(path)));
         let door = door(&config, tokens.clone(), &machines).await?;
         let classic = door.map(|door| Classic { door, sockets: std::sync::Mutex::new(sockets) });
-        Ok(Self { machines, config, tokens, classic })
+        Ok(Self { machines, config, qemu, tokens, classic })
     }
 
-    /// Does what goes on beside requests: the warm pool and the classic door, until `drain` says stop.
+    /// Does what goes on beside requests: the first snapshot, the warm pool and the classic door, until `drain` says stop.
     pub async fn run(&self, drain: watch::Receiver<Option<Duration>>) {
         let door = async {
             let Some(classic) = &self.classic else { return };
@@ -94,7 +98,24 @@ impl Lending {
             );
             classic.door.run(sockets, drain).await;
         };
-        tokio::join!(door, self.machines.run());
+        let machines = async {
+            self.prepare().await;
+            self.machines.run().await;
+        };
+        tokio::join!(door, machines);
+    }
+
+    /// Makes the snapshot of the usual machine before anybody waits for it.
+    async fn prepare(&self) {
+        let (images, name) = (Arc::clone(self.machines.images()), self.default_image());
+        // Its files may have to be summed. What is wrong with it is told to who asks for a machine.
+        let image = tokio::task::spawn_blocking(move || images.get(&name)).await;
+        let Ok(Ok(image)) = image else { return };
+        let it = &self.config.machines;
+        let memory_mb = it.memory_mb.max(image.memory_mb_min);
+        if let Err(why) = self.qemu.prepare(&image, memory_mb, it.vcpus).await {
+            tracing::info!(image = image.name, "its machines boot, each by itself: {why}");
+        }
     }
 
     /// Whether who asks must show an access token.
@@ -142,13 +163,13 @@ pub fn has_default_image(config: &Containers) -> bool {
     }
 }
 
-async fn open_machines(config: &Containers) -> Result<Machines, LendingError> {
+async fn open_machines(config: &Containers, qemu: &Arc<Qemu>) -> Result<Machines, LendingError> {
     let it = &config.machines;
-    let qemu = Qemu::open(qemu_settings(it)).await?;
+    let qemu: Arc<dyn Hypervisor> = Arc::<Qemu>::clone(qemu);
     let images = Arc::new(Images::open(&it.images));
     let bind_to: Vec<std::net::IpAddr> = config.bind_to.parse().into_iter().collect();
     let ports = Ports::new(it.ports.first..=it.ports.last, bind_to);
-    Ok(Machines::open(settings(it), Arc::new(qemu), images, ports).await?)
+    Ok(Machines::open(settings(it), qemu, images, ports).await?)
 }
 
 fn qemu_settings(config: &MachinesConfig) -> QemuSettings {
@@ -165,7 +186,7 @@ fn qemu_settings(config: &MachinesConfig) -> QemuSettings {
             Accelerator::Kvm => Wanted::Kvm,
             Accelerator::Emulation => Wanted::Qemu,
         },
-        user: None,
+        user: unprivileged::user(&config.state, &config.images),
         snapshots: config.state.join("snapshots"),
         network: Arc::new(policy),
         snapshot: true,
