@@ -94,7 +94,7 @@ impl Qemu {
                 end(&orphan.handle).await;
             }
         }
-        let snapshots = Snapshots::open(settings.snapshots.clone())?;
+        let snapshots = Snapshots::open(settings.snapshots.clone(), program.knows_rom())?;
         let accelerator = choose(&settings, &program, snapshots.folder()).await?;
         Ok(Self { settings, program, accelerator, snapshots })
     }
@@ -119,7 +119,7 @@ impl Qemu {
         let connect = async {
             let qmp = Qmp::connect(&folder.socket(MONITOR_SOCKET)).await?;
             let status = qmp.ask("query-status", Value::Null).await?;
-            let network = self.attach(&folder).await?;
+            let network = self.attach(&folder, &qmp).await?;
             std::io::Result::Ok((
                 qmp,
                 network,

@@ -126,6 +126,8 @@ pub(super) struct Seen {
     pub(super) disk_error: Option<String>,
     /// How far the migration is, in QEMU's words.
     pub(super) migration: Option<String>,
+    /// Somebody has taken the guest's network over.
+    pub(super) networked: bool,
     /// The connection is over.
     pub(super) closed: bool,
 }
@@ -137,6 +139,7 @@ impl Seen {
         match name {
             "SHUTDOWN" => self.shutdown = Some(text("reason").unwrap_or_default()),
             "GUEST_PANICKED" => self.panicked = true,
+            "NETDEV_STREAM_CONNECTED" => self.networked = true,
             "MIGRATION" => self.migration = text("status"),
             "BLOCK_IO_ERROR" if text("action").as_deref() == Some("stop") => {
                 self.disk_error = Some(text("reason").unwrap_or_default());

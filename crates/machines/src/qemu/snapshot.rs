@@ -35,6 +35,7 @@ const BUILDING: &str = ".building-";
 #[derive(Debug)]
 pub(super) struct Snapshots {
     folder: PathBuf,
+    file_mode: u32,
     known: Mutex<HashMap<String, Arc<tokio::sync::Mutex<State>>>>,
 }
 
@@ -47,7 +48,8 @@ enum State {
 
 impl Snapshots {
     /// Templates in `folder`, which is made; what was being made when an earlier server ended is removed.
-    pub(super) fn open(folder: PathBuf) -> Result<Self, HypervisorError> {
+    /// Not `read_only` where QEMU is too old to open memory for reading alone and let the guest write its own copy.
+    pub(super) fn open(folder: PathBuf, read_only: bool) -> Result<Self, HypervisorError> {
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o711)
@@ -60,7 +62,8 @@ impl Snapshots {
                     .map_err(|error| failed("removing", &entry.path(), error))?;
             }
         }
-        Ok(Self { folder, known: Mutex::default() })
+        let file_mode = if read_only { 0o444 } else { 0o644 };
+        Ok(Self { folder, file_mode, known: Mutex::default() })
     }
 
     pub(super) fn folder(&self) -> &Path {
@@ -139,12 +142,13 @@ impl Snapshots {
         build: impl AsyncFnOnce(&Path) -> Result<(), HypervisorError>,
     ) -> Result<Arc<Template>, String> {
         let begun = Instant::now();
+        let mode = self.file_mode;
         let building = Building::make(self.folder.join(format!("{BUILDING}{key}")))?;
         build(&building.0).await.map_err(|error| format!("no snapshot could be made: {error}"))?;
         let (from, to, parent, made_from) =
             (building.0.clone(), self.folder.join(key), self.folder.clone(), recipe.clone());
         let template = blocking(move || {
-            let template = Template::complete(&from, &to, &made_from)?;
+            let template = Template::complete(&from, &to, &made_from, mode)?;
             remove_replaced(&parent, &made_from)?;
             Ok(template)
         });

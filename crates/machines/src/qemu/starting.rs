@@ -16,6 +16,7 @@ use super::cgroup::Group;
 use super::command::{self, AGENT_SOCKET, Memory, NETWORK_SOCKET, Plan};
 use super::launch::{Folder, Running};
 use super::program::stamp;
+use super::qmp::Qmp;
 use super::template::{self, Recipe, Template};
 use super::vm::QemuVm;
 use super::{Guard, Qemu, end, seed, snapshot};
@@ -25,6 +26,10 @@ use crate::network::Network;
 
 /// How long the guest of a clone may take to answer; it takes some hundredths of a second.
 const CLONE_LIMIT: Duration = Duration::from_secs(20);
+/// How long QEMU may take to open its network's socket, and the pause between looking.
+const ATTACH_LIMIT: Duration = Duration::from_secs(5);
+/// See [`ATTACH_LIMIT`].
+const ATTACH_PAUSE: Duration = Duration::from_millis(1);
 /// How many clones are tried before it is put down to the snapshot.
 const CLONES_TRIED: u32 = 2;
 /// When what was asked of the agent of a clone is taken for lost.
@@ -151,7 +156,7 @@ impl Qemu {
         }
         let mut running = Running::start(plan, self.settings.user).await?;
         let attached = async {
-            let network = self.attach(&running.folder).await?;
+            let network = self.attach(&running.folder, &running.qmp).await?;
             if let Some(template) = template {
                 snapshot::restore(&running, &template.devices).await?;
             }
@@ -191,8 +196,32 @@ impl Qemu {
         }
     }
 
-    pub(super) async fn attach(&self, folder: &Folder) -> io::Result<Network> {
-        Network::attach(&folder.socket(NETWORK_SOCKET), Arc::clone(&self.settings.network)).await
+    /// Takes the guest's network over. QEMU opens its socket in a thread of its own, which may be a moment behind, and
+    /// crashes when a guest sends before it has noticed that we are there, which it does as soon as it is restored.
+    pub(super) async fn attach(&self, folder: &Folder, qmp: &Qmp) -> io::Result<Network> {
+        let path = folder.socket(NETWORK_SOCKET);
+        let mut seen = qmp.seen();
+        let attach = async {
+            let network = loop {
+                match Network::attach(&path, Arc::clone(&self.settings.network)).await {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+                    attached => break attached?,
+                }
+                tokio::time::sleep(ATTACH_PAUSE).await;
+            };
+            let noticed = seen
+                .wait_for(|seen| seen.closed || seen.networked)
+                .await
+                .is_ok_and(|seen| !seen.closed);
+            if noticed {
+                Ok(network)
+            } else {
+                Err(io::Error::new(io::ErrorKind::BrokenPipe, "QEMU ended"))
+            }
+        };
+        let late = || io::Error::new(io::ErrorKind::TimedOut, "QEMU did not take its network up");
+        timeout(ATTACH_LIMIT, attach).await.map_err(|_| late())?
     }
 
     pub(super) async fn cloned(&self, boot: &Boot) -> Result<(QemuVm, Guard), String> {

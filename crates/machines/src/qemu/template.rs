@@ -87,13 +87,19 @@ pub(super) struct Template {
 
 impl Template {
     /// Completes a template whose files have been written: `folder` becomes `target`. Slow.
-    pub(super) fn complete(folder: &Path, target: &Path, recipe: &Recipe) -> io::Result<Self> {
+    /// `mode` is the files' own: who runs machines must be able to open them.
+    pub(super) fn complete(
+        folder: &Path,
+        target: &Path,
+        recipe: &Recipe,
+        mode: u32,
+    ) -> io::Result<Self> {
         let disk = folder.join(TEMPLATE_DISK);
         let devices = fs::read(folder.join(DEVICES))?;
         for name in [TEMPLATE_MEMORY, DEVICES, TEMPLATE_DISK] {
             let path = folder.join(name);
             if path.exists() {
-                fs::set_permissions(&path, fs::Permissions::from_mode(0o444))?;
+                fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
             }
         }
         let manifest = Manifest {
@@ -262,7 +268,7 @@ mod tests {
         memory.set_len(8 << 20).unwrap();
         std::os::unix::fs::FileExt::write_all_at(&memory, b"guest", 5 << 20).unwrap();
         fs::write(building.join(DEVICES), b"devices").unwrap();
-        Template::complete(&building, &parent.join(recipe.key().unwrap()), recipe).unwrap()
+        Template::complete(&building, &parent.join(recipe.key().unwrap()), recipe, 0o444).unwrap()
     }
 
     /// What is done to a template, and what is said of it when it is loaded.
