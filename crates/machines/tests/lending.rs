@@ -160,14 +160,15 @@ fn a_new_server_takes_over_what_was_lent_and_cleans_away_the_rest() {
     let lab = Lab::new();
     // As if it were killed: all that it did ends in the middle, and nothing of it is told so.
     let killed = tokio::runtime::Runtime::new().unwrap();
-    let (lent, _unfinished) = killed.block_on(async {
+    let (lent, unfinished) = killed.block_on(async {
         let machines = lab.open(|settings| settings.keeps = true).await;
         let lent = machines.create(Order::default()).await.unwrap();
         let mut unfinished = machines.order(Order::default()).await.unwrap();
         unfinished.start().await.unwrap();
         (lent, unfinished)
     });
-    killed.shutdown_background();
+    killed.shutdown_timeout(LONG);
+    drop(unfinished);
     assert_eq!(lab.processes(), 2);
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let machines = lab.open(|settings| settings.keeps = true).await;
