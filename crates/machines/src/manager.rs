@@ -1,7 +1,7 @@
 //! All machines of this server: what doors ask, and who keeps count.
 //!
 //! Invariant: a place is taken before anything is started, and each machine is changed by one task alone, its
-//! [`driver`]. Everything else sends it a word and waits.
+//! driver. Everything else sends it a word and waits.
 
 mod adoption;
 mod driver;

@@ -44,7 +44,7 @@ write_files:
       exec 3>&1 >/dev/null
       useradd -m -s /bin/bash -G sudo "$1"
       printf '%s:%s\n' "$1" "$2" | chpasswd
-      echo "Welcome. This machine is yours until it is given back." >"/home/$1/WELCOME"
+      echo "Welcome. This machine is yours until it is given back." >"$(getent passwd "$1" | cut -d: -f6)/WELCOME"
       {
           echo "Port 22"
           [ "$3" = 22 ] || echo "Port $3"
