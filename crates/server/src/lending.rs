@@ -76,7 +76,8 @@ impl Lending {
     ///
     /// # Errors
     /// When anything of it cannot be used.
-    pub async fn open(config: Containers) -> Result<Self, LendingError> {
+    pub async fn open(mut config: Containers) -> Result<Self, LendingError> {
+        make_absolute(&mut config.machines);
         let sockets = match &config.classic {
             Some(classic) => sockets::bind(&config.bind_to, classic.port).await?,
             None => Vec::new(),
@@ -151,6 +152,17 @@ fn default_image(config: &MachinesConfig) -> DefaultImage {
         (Some(name), _) => DefaultImage::Named(name.clone()),
         (None, Some(iso)) => DefaultImage::Iso(iso.clone()),
         (None, None) => DefaultImage::Named(IMAGE_DEFAULT.to_owned()),
+    }
+}
+
+/// QEMU works in the folder of its machine, where a relative path would mean something else.
+fn make_absolute(config: &mut MachinesConfig) {
+    let paths = [&mut config.state, &mut config.images].into_iter().chain(&mut config.iso);
+    for path in paths {
+        // An error is that of an empty path, which is told where it is used.
+        if let Ok(absolute) = std::path::absolute(&*path) {
+            *path = absolute;
+        }
     }
 }
 
