@@ -7,8 +7,10 @@
 
 mod chance;
 mod dispatch;
+mod guest;
 mod http;
 mod kin;
+pub mod lending;
 mod link;
 mod process;
 mod raw;
@@ -23,8 +25,10 @@ use std::time::{Duration, Instant};
 
 pub use chance::Chance;
 pub use dispatch::{Caller, Dispatch, encoded};
+pub use guest::Guest;
 pub use http::{Reply, Request};
 pub use kin::{descendants, is_running, peak_memory_kib};
+pub use lending::Lending;
 pub use link::{Link, Outcome};
 pub use process::{Exit, Process, Signal, program, run, run_reading};
 pub use raw::Connection;

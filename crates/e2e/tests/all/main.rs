@@ -39,6 +39,8 @@ mod files;
 mod http2;
 mod lifetime;
 mod limits;
+mod machines_rest;
+mod machines_who;
 mod markdown;
 mod naming;
 mod outside;

@@ -17,7 +17,7 @@ use hyper::body::Incoming;
 use machines::{MachineId, Machines};
 use plugins::call::{Body, Reply};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use self::refusal::Refusal;
 use self::who::Caller;
@@ -99,8 +99,21 @@ impl Request<'_> {
         if body.trim_ascii().is_empty() {
             return Ok(T::default());
         }
-        serde_json::from_slice(&body).map_err(|error| Refusal::bad(format!("the body: {error}")))
+        serde_json::from_slice(&body).map_err(|error| {
+            let key = blamed::<T>(&body).map(|key| format!("{key}: "));
+            Refusal::bad(format!("the body: {}{error}", key.unwrap_or_default()))
+        })
     }
+}
+
+/// The key of `body` that cannot be read into its place, where one alone cannot. All are optional, so that each can be
+/// tried without the others.
+fn blamed<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Option<String> {
+    let members: Map<String, Value> = serde_json::from_slice(body).ok()?;
+    let is_wrong = |(key, value): &(String, Value)| {
+        T::deserialize(Value::Object(Map::from_iter([(key.clone(), value.clone())]))).is_err()
+    };
+    members.into_iter().find(is_wrong).map(|(key, _)| key)
 }
 
 /// Answers a request to `endpoint`.
