@@ -1,9 +1,10 @@
 //! `gatehouse machine …`: borrow temporary machines with SSH, look at them, give them back.
 //!
-//! Not here: asking for one (`create`), what is remembered of it (`kept`), how it is entered (`ssh`),
+//! Not here: asking for one (`create`), the way through the gateway (`gateway`), what is remembered of it (`kept`), how it is entered (`ssh`),
 //! with which key (`keys`), what is printed of it (`report`).
 
 mod create;
+mod gateway;
 pub mod kept;
 mod key_line;
 mod keys;
@@ -57,6 +58,9 @@ pub enum MachineCommand {
     Ssh {
         /// Its id, or the beginning of it
         id: String,
+        /// Through the server's SSH gateway, by a certificate that is good for minutes
+        #[arg(long)]
+        gateway: bool,
         /// A command to run there; one that begins with a hyphen stands behind --
         #[arg(trailing_var_arg = true, value_name = "COMMAND")]
         command: Vec<String>,
@@ -142,7 +146,9 @@ pub(crate) fn run(
         MachineCommand::Show { id, password } => {
             report::show(&find(id)?, *password, client, around, screen)?;
         }
-        MachineCommand::Ssh { id, command } => enter(&find(id)?, command, client, around, screen)?,
+        MachineCommand::Ssh { id, gateway, command } => {
+            enter(&find(id)?, *gateway, command, client, around, screen)?;
+        }
         MachineCommand::Extend { id, ttl } => {
             let machine = client.extend_machine(&find(id)?.id, *ttl)?;
             if let (Some(kept), Some(record)) =
@@ -224,13 +230,17 @@ fn short(id: &str) -> &str {
 /// Goes there; with JSON, tells how.
 fn enter(
     machine: &Machine,
+    by_gateway: bool,
     command: &[String],
     client: &Client,
     around: &Surroundings<'_>,
     screen: &mut Screen<'_>,
 ) -> Result<(), CliError> {
     let record = remembered(machine, client, around)?;
-    let destination = Destination::find(machine, record.as_ref(), client, around)?;
+    let destination = match by_gateway {
+        true => gateway::find(machine, record.as_ref(), client, around, screen)?,
+        false => Destination::find(machine, record.as_ref(), client, around)?,
+    };
     let arguments = [&destination.arguments()?, command].concat();
     if screen.json {
         let ssh = [&["ssh".to_owned()], arguments.as_slice()].concat();

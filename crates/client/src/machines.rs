@@ -9,7 +9,10 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use ureq::SendBody;
 use ureq::http::{Method, StatusCode};
-use wire::machines::{CreatedMachine, Extension, Machine, Machines, NewMachine, Step, StepEvent};
+use wire::machines::{
+    Certificate, CertificateOrder, CreatedMachine, Extension, Machine, Machines, NewMachine, Step,
+    StepEvent,
+};
 
 use crate::call::{Patience, Route};
 use crate::dispatch::{ANSWER, JSON};
@@ -89,6 +92,21 @@ impl Client {
         let body = json!(Extension { ttl: ttl_secs }).to_string();
         let route = Route::new("machines").segment(id);
         self.json(Method::PATCH, &route, &[JSON], &body, ANSWER)
+    }
+
+    /// A certificate by which the holder of `public_key` may log in to the machine `id` through the SSH gateway.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; [`ClientError::Refused`] with 404 as ever or where there is no gateway, with
+    /// 409 for a machine that is not ready.
+    pub fn machine_certificate(
+        &self,
+        id: &str,
+        public_key: &str,
+    ) -> Result<Certificate, ClientError> {
+        let body = json!(CertificateOrder { public_key: public_key.to_owned() }).to_string();
+        let route = Route::new("machines").segment(id).segment("certificate");
+        self.json(Method::POST, &route, &[JSON], &body, ANSWER)
     }
 
     /// Gives the machine `id` back; it is gone then, with all that was on it.

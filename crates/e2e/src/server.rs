@@ -66,6 +66,12 @@ impl Server {
         Request::new(&self.agent, method, format!("{}{path}", self.base))
     }
 
+    /// A request to another of its ports.
+    #[must_use]
+    pub fn request_by(&self, port: u16, method: &str, path: &str) -> Request {
+        Request::new(&self.agent, method, format!("http://127.0.0.1:{port}{path}"))
+    }
+
     /// The answer to GET.
     #[must_use]
     pub fn get(&self, path: &str) -> Reply {

@@ -131,6 +131,8 @@ pub struct Summary {
     pub host_key: Option<HostKey>,
     /// Who asked for it.
     pub owner: Option<String>,
+    /// The public key that was ordered with it.
+    pub ssh_public_key: Option<String>,
     /// What the asker wanted to remember of it.
     pub labels: BTreeMap<String, String>,
     /// When it was asked for.

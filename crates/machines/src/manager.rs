@@ -62,6 +62,8 @@ pub struct Settings {
     pub keeps: bool,
     /// The user by which images without an agent are set up.
     pub endpoint: crate::guest::ssh::Login,
+    /// A public key that machines with an agent let in beside their owner's: that of the SSH gateway.
+    pub gateway_key: Option<String>,
     /// Limits of what goes through the public port of a machine.
     pub forwarding: crate::ports::Limits,
 }
@@ -342,9 +344,9 @@ async fn lock(directory: &std::path::Path) -> Result<std::fs::File, MachineError
             let file = std::fs::File::create(directory.join("lock"))?;
             match file.try_lock() {
                 Ok(()) => Ok(file),
-                Err(std::fs::TryLockError::WouldBlock) => {
-                    Err(io::Error::other("another server uses this folder; give each its own `state`"))
-                }
+                Err(std::fs::TryLockError::WouldBlock) => Err(io::Error::other(
+                    "another server uses this folder; give each its own `state`",
+                )),
                 Err(std::fs::TryLockError::Error(error)) => Err(error),
             }
         },

@@ -44,6 +44,9 @@ pub struct Record {
     pub host_key: Option<HostKey>,
     /// Who asked for it.
     pub owner: Option<String>,
+    /// The public key that was ordered with it.
+    #[serde(default)]
+    pub ssh_public_key: Option<String>,
     /// What the asker wanted to remember of it.
     pub labels: BTreeMap<String, String>,
     /// When it was asked for.
@@ -113,6 +116,7 @@ mod tests {
             username: "user_10000".into(),
             host_key: None,
             owner: Some("ops".into()),
+            ssh_public_key: None,
             labels: BTreeMap::from([("class".into(), "7b".into())]),
             created_at: SystemTime::UNIX_EPOCH,
             expires_at: None,

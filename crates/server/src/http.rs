@@ -8,6 +8,7 @@ pub mod body;
 pub mod cargo;
 pub mod client_ip;
 pub mod connection;
+pub mod containers;
 pub mod control_routes;
 pub mod cors;
 pub mod dispatch;

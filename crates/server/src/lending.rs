@@ -2,6 +2,7 @@
 //!
 //! Invariant: both doors make the same machines, and neither knows how.
 
+pub mod gateway;
 mod unprivileged;
 
 use std::path::PathBuf;
@@ -21,7 +22,11 @@ use tokio::sync::watch;
 use wire::Secret;
 use wire::container::{KeyError, KeyPair};
 
-use crate::config::containers::{Accelerator, Containers, Machines as MachinesConfig, OnShutdown};
+use crate::config::containers::{
+    Accelerator, Containers, Machines as MachinesConfig, OnShutdown, WebServer,
+};
+use crate::http::listener::TlsAcceptorBox;
+use crate::http::tls::{self, TlsError};
 use crate::sockets::{self, BindError};
 use crate::tcp::access_tokens::{self, AccessTokens};
 use crate::tcp::rsa_keys::{BITS_DEFAULT, KeyFileError};
@@ -47,6 +52,12 @@ pub enum LendingError {
     /// Keys for this run cannot be made.
     #[error("new RSA keys: {0}")]
     NewKeys(#[from] KeyError),
+    /// The certificate of the documented routes' own port cannot be used.
+    #[error("web_server: {0}")]
+    Tls(#[from] TlsError),
+    /// The keys of the SSH gateway cannot be used.
+    #[error("keys of the SSH gateway: {0}")]
+    Gateway(std::io::Error),
     /// A port cannot be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -62,6 +73,18 @@ pub struct Lending {
     qemu: Arc<Qemu>,
     tokens: Option<Arc<AccessTokens>>,
     classic: Option<Classic>,
+    web: std::sync::Mutex<Option<Web>>,
+    /// The SSH gateway, where one is configured.
+    pub gateway: Option<gateway::Open>,
+}
+
+/// The documented routes' own port.
+#[derive(Debug)]
+pub struct Web {
+    /// What is listened on.
+    pub sockets: Vec<TcpListener>,
+    /// How TLS is spoken, if it is.
+    pub tls: Option<Arc<TlsAcceptorBox>>,
 }
 
 /// The classic door, and where it listens.
@@ -82,12 +105,27 @@ impl Lending {
             Some(classic) => sockets::bind(&config.bind_to, classic.port).await?,
             None => Vec::new(),
         };
+        let web = match &config.web_server {
+            Some(web) => Some(open_web(&config.bind_to, web).await?),
+            None => None,
+        };
+        let gateway = match config.ssh_gateway_port {
+            Some(port) => {
+                let keys = gateway_keys(&config.machines).await?;
+                Some((gateway::Open::bind(&config.bind_to, port).await?, keys))
+            }
+            None => None,
+        };
+        let gateway_key = gateway.as_ref().map(|(_, keys)| keys.authorized_line());
         let qemu = Arc::new(Qemu::open(qemu_settings(&config.machines)).await?);
-        let machines = open_machines(&config, &qemu).await?;
+        let machines = open_machines(&config, &qemu, gateway_key).await?;
+        let gateway = gateway.map(|(sockets, keys)| gateway::Open::new(sockets, &keys, &machines));
         let tokens = config.access_tokens.clone().map(|path| Arc::new(AccessTokens::new(path)));
         let door = door(&config, tokens.clone(), &machines).await?;
-        let classic = door.map(|door| Classic { door, sockets: std::sync::Mutex::new(sockets) });
-        Ok(Self { machines, config, qemu, tokens, classic })
+        let sockets = std::sync::Mutex::new(sockets);
+        let classic = door.map(|door| Classic { door, sockets });
+        let web = std::sync::Mutex::new(web);
+        Ok(Self { machines, config, qemu, tokens, classic, web, gateway })
     }
 
     /// Does what goes on beside requests: the first snapshot, the warm pool and the classic door, until `drain` says stop.
@@ -97,13 +135,18 @@ impl Lending {
             let sockets = std::mem::take(
                 &mut *classic.sockets.lock().unwrap_or_else(std::sync::PoisonError::into_inner),
             );
-            classic.door.run(sockets, drain).await;
+            classic.door.run(sockets, drain.clone()).await;
+        };
+        let gateway = async {
+            if let Some(gateway) = &self.gateway {
+                gateway.run(drain.clone()).await;
+            }
         };
         let machines = async {
             self.prepare().await;
             self.machines.run().await;
         };
-        tokio::join!(door, machines);
+        tokio::join!(door, gateway, machines);
     }
 
     /// Makes the snapshot of the usual machine before anybody waits for it.
@@ -117,6 +160,18 @@ impl Lending {
         if let Err(why) = self.qemu.prepare(&image, memory_mb, it.vcpus).await {
             tracing::info!(image = image.name, "its machines boot, each by itself: {why}");
         }
+    }
+
+    /// What carries out the documented verbs.
+    #[must_use]
+    pub fn act(&self) -> Act {
+        act(self.machines.clone())
+    }
+
+    /// The sockets of the documented routes' own port, and how TLS is spoken there; once.
+    #[must_use]
+    pub fn take_web(&self) -> Option<Web> {
+        self.web.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
     }
 
     /// Whether who asks must show an access token.
@@ -140,11 +195,21 @@ impl Lending {
         default_image(&self.config.machines).name()
     }
 
-    /// The port by which all machines can be reached; none yet.
+    /// The port by which all machines can be reached, if there is one.
     #[must_use]
     pub fn gateway_port(&self) -> Option<u16> {
-        None
+        self.gateway.as_ref().map(|gateway| gateway.port)
     }
+}
+
+async fn open_web(bind_to: &str, config: &WebServer) -> Result<Web, LendingError> {
+    let acceptor = config.tls.as_ref().map(tls::acceptor).transpose()?;
+    let tls = acceptor.map(|acceptor| Arc::new(TlsAcceptorBox(acceptor)));
+    let sockets = sockets::bind(bind_to, config.port).await?;
+    for address in sockets.iter().filter_map(|socket| socket.local_addr().ok()) {
+        tracing::info!("the documented routes of containers are on {address}");
+    }
+    Ok(Web { sockets, tls })
 }
 
 fn default_image(config: &MachinesConfig) -> DefaultImage {
@@ -175,13 +240,23 @@ pub fn has_default_image(config: &Containers) -> bool {
     }
 }
 
-async fn open_machines(config: &Containers, qemu: &Arc<Qemu>) -> Result<Machines, LendingError> {
+async fn gateway_keys(config: &MachinesConfig) -> Result<gateway::Keys, LendingError> {
+    let state = config.state.clone();
+    let keys = tokio::task::spawn_blocking(move || gateway::Keys::open(&state)).await;
+    keys.unwrap_or_else(|error| Err(std::io::Error::other(error))).map_err(LendingError::Gateway)
+}
+
+async fn open_machines(
+    config: &Containers,
+    qemu: &Arc<Qemu>,
+    gateway_key: Option<String>,
+) -> Result<Machines, LendingError> {
     let it = &config.machines;
     let qemu: Arc<dyn Hypervisor> = Arc::<Qemu>::clone(qemu);
     let images = Arc::new(Images::open(&it.images));
     let bind_to: Vec<std::net::IpAddr> = config.bind_to.parse().into_iter().collect();
     let ports = Ports::new(it.ports.first..=it.ports.last, bind_to);
-    Ok(Machines::open(settings(it), qemu, images, ports).await?)
+    Ok(Machines::open(settings(it, gateway_key), qemu, images, ports).await?)
 }
 
 fn qemu_settings(config: &MachinesConfig) -> QemuSettings {
@@ -208,7 +283,7 @@ fn qemu_settings(config: &MachinesConfig) -> QemuSettings {
     }
 }
 
-fn settings(config: &MachinesConfig) -> Settings {
+fn settings(config: &MachinesConfig, gateway_key: Option<String>) -> Settings {
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let forwarding = Limits {
         bytes_per_second: config.bandwidth_kib_max.map_or(0, |kib| kib.saturating_mul(1024)),
@@ -228,6 +303,7 @@ fn settings(config: &MachinesConfig) -> Settings {
         pool: config.pool,
         starts_at_once: processors,
         keeps: config.on_shutdown == OnShutdown::Keep,
+        gateway_key,
         endpoint: Login {
             user: config.endpoint_username.clone(),
             proof: Proof::Password(config.endpoint_password.clone()),

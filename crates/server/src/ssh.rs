@@ -56,22 +56,18 @@ pub struct Entry {
     pub key: Option<SshKey>,
 }
 
+/// The machine that somebody names.
+pub type Find = dyn Fn(&str) -> Option<Entry> + Send + Sync;
+/// A stream to a port of a machine.
+pub type Connect =
+    dyn Fn(MachineId, u16) -> Later<'static, io::Result<Box<dyn GuestStream>>> + Send + Sync;
+
 /// Which machines there are.
 pub struct Directory {
     /// The machine that somebody names: by its id, by what it begins with, or by a label.
-    #[expect(
-        clippy::type_complexity,
-        reason = "one use, one name: a type of its own would say no more"
-    )]
-    pub find: Box<dyn Fn(&str) -> Option<Entry> + Send + Sync>,
+    pub find: Box<Find>,
     /// Connects to a port of a machine.
-    #[expect(
-        clippy::type_complexity,
-        reason = "one use, one name: a type of its own would say no more"
-    )]
-    pub connect: Box<
-        dyn Fn(MachineId, u16) -> Later<'static, io::Result<Box<dyn GuestStream>>> + Send + Sync,
-    >,
+    pub connect: Box<Connect>,
     /// Is told who logged in where and how, and who did not.
     pub note: Box<dyn Fn(Visit<'_>) + Send + Sync>,
 }
@@ -150,11 +146,14 @@ impl Gateway {
         })
     }
 
-    /// Takes connections, for ever. Dropping it ends them all.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener) {
+    /// Takes connections until `stop`, then waits for those that are open. Dropping it ends them all.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: impl Future) {
         let mut connections = JoinSet::new();
+        tokio::pin!(stop);
         loop {
             tokio::select! {
+                biased;
+                _ = &mut stop => break,
                 accepted = listener.accept() => match accepted {
                     Ok((client, address)) => {
                         // Closed at once where there is no place.
@@ -174,6 +173,8 @@ impl Gateway {
                 Some(_) = connections.join_next() => {}
             }
         }
+        drop(listener);
+        while connections.join_next().await.is_some() {}
     }
 
     async fn receive(self: Arc<Self>, client: TcpStream, address: SocketAddr) {

@@ -284,6 +284,9 @@ struct Doors {
     bound_to: (String, u16),
     drain: watch::Sender<Option<Duration>>,
     listeners: JoinSet<()>,
+    /// The documented routes of machines on their own port, which never moves.
+    web: JoinSet<()>,
+    web_drain: watch::Sender<Option<Duration>>,
 }
 
 impl Doors {
@@ -291,9 +294,22 @@ impl Doors {
         let config = site.config();
         let port = bound_port(&sockets).unwrap_or(config.network.port);
         let bound_to = (config.network.bind_to.clone(), port);
-        let mut doors =
-            Self { bound_to, drain: watch::Sender::new(None), listeners: JoinSet::new() };
+        let mut doors = Self {
+            bound_to,
+            drain: watch::Sender::new(None),
+            listeners: JoinSet::new(),
+            web: JoinSet::new(),
+            web_drain: watch::Sender::new(None),
+        };
         doors.serve(site, sockets);
+        if let Some(web) = site.lending.as_ref().and_then(|lending| lending.take_web()) {
+            for socket in web.sockets {
+                let listener =
+                    Listener::new(socket, Arc::clone(site), config.limits.connections_max);
+                let listener = listener.of_containers(web.tls.clone());
+                doors.web.spawn(listener.run(doors.web_drain.subscribe()));
+            }
+        }
         doors
     }
 
@@ -329,7 +345,9 @@ impl Doors {
 
     async fn drain(mut self, limit: Duration) {
         self.drain.send_replace(Some(limit));
+        self.web_drain.send_replace(Some(limit));
         while self.listeners.join_next().await.is_some() {}
+        while self.web.join_next().await.is_some() {}
     }
 }
 

@@ -132,6 +132,28 @@ pub struct Extension {
     pub ttl: u64,
 }
 
+/// Body of `POST /machines/ID/certificate`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateOrder {
+    /// A line of `authorized_keys`: the key that the certificate is for.
+    pub public_key: String,
+}
+
+/// Its answer: the way to a machine through the SSH gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// A line as in OpenSSH's files that end in `-cert.pub`.
+    pub certificate: String,
+    /// Until when it is good (RFC 3339, UTC).
+    pub valid_until: String,
+    /// The gateway's port.
+    pub gateway_port: u16,
+    /// `SHA256:…` of the gateway's host key.
+    pub gateway_fingerprint: String,
+    /// That key, as a line of `known_hosts` has it (`ssh-ed25519 AAAA…`).
+    pub gateway_host_key: String,
+}
+
 #[cfg(test)]
 mod tests {
     use super::{CreatedMachine, Machine, NewMachine, Step, StepEvent};

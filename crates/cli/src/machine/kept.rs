@@ -15,6 +15,10 @@ use crate::CliError;
 
 /// How long after its end a machine is remembered, in case that it was extended from elsewhere.
 const STALE_SECS: i64 = 7 * 24 * 3600;
+/// Endings of the files of the way through the gateway.
+const CERTIFICATE: &str = "cert.pub";
+/// See [`CERTIFICATE`].
+const GATEWAY: &str = "gateway_known_hosts";
 /// What a record may be long.
 const RECORD_BYTES_MAX: u64 = 64 << 10;
 /// The most files that are looked at for stale ones.
@@ -83,6 +87,17 @@ impl Kept {
         self.write(id, "known_hosts", line)
     }
 
+    /// Writes the certificate for the machine `id`, and the file with the gateway's host key; gives their names.
+    pub(super) fn write_gateway(
+        &self,
+        id: &str,
+        certificate: &str,
+        host_key_line: &str,
+    ) -> Result<(PathBuf, PathBuf), CliError> {
+        let certificate = self.write(id, CERTIFICATE, certificate)?;
+        Ok((certificate, self.write(id, GATEWAY, host_key_line)?))
+    }
+
     /// The file of host keys of the machine `id`, whether or not it is there; its directory is.
     pub(super) fn known_hosts(&self, id: &str) -> Result<PathBuf, CliError> {
         let file = self.file(id, "known_hosts")?;
@@ -92,7 +107,7 @@ impl Kept {
 
     /// Forgets the machine `id`.
     pub(super) fn forget(&self, id: &str) -> Result<(), CliError> {
-        for kind in ["known_hosts", "json"] {
+        for kind in ["known_hosts", CERTIFICATE, GATEWAY, "json"] {
             let file = self.file(id, kind)?;
             match fs::remove_file(&file) {
                 Err(source) if source.kind() != io::ErrorKind::NotFound => {

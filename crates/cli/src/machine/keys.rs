@@ -115,6 +115,11 @@ fn with_pub(file: &Path) -> PathBuf {
     name.into()
 }
 
+/// The key with which a machine is entered, by the file that `ssh -i` takes.
+pub(super) fn of_identity(file: &str) -> Result<Key, CliError> {
+    read_named(Path::new(file))
+}
+
 /// A path as an argument.
 pub(super) fn text(path: &Path) -> Result<&str, CliError> {
     path.to_str().ok_or_else(|| {

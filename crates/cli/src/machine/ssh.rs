@@ -17,12 +17,15 @@ use crate::session::Surroundings;
 /// Where `ssh` is to go.
 #[derive(Debug, Clone)]
 pub(super) struct Destination {
-    id: String,
-    host: String,
-    port: u16,
-    username: String,
-    identity_file: Option<String>,
-    known_hosts: PathBuf,
+    /// What the host is called in `known_hosts`.
+    pub(super) alias: String,
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) username: String,
+    pub(super) identity_file: Option<String>,
+    /// What makes the identity good, where it is not good by itself.
+    pub(super) certificate_file: Option<PathBuf>,
+    pub(super) known_hosts: PathBuf,
     /// The host key is known, and no other is taken.
     pub(super) is_pinned: bool,
 }
@@ -50,11 +53,12 @@ impl Destination {
             None => place.known_hosts(id)?,
         };
         Ok(Self {
-            id: id.clone(),
+            alias: alias(id),
             host: word(&host, "host")?.to_owned(),
             port,
             username: word(username, "user")?.to_owned(),
             identity_file: kept.and_then(|kept| kept.identity_file.clone()),
+            certificate_file: None,
             known_hosts,
             is_pinned: key.is_some(),
         })
@@ -64,7 +68,7 @@ impl Destination {
     pub(super) fn arguments(&self) -> Result<Vec<String>, CliError> {
         let strict = if self.is_pinned { "yes" } else { "ask" };
         let mut options = vec![
-            format!("HostKeyAlias={}", alias(&self.id)),
+            format!("HostKeyAlias={}", self.alias),
             format!("UserKnownHostsFile={}", option_path(text(&self.known_hosts)?)?),
             "GlobalKnownHostsFile=/dev/null".to_owned(),
             format!("StrictHostKeyChecking={strict}"),
@@ -73,6 +77,9 @@ impl Destination {
         if let Some(file) = &self.identity_file {
             options.push(format!("IdentityFile={}", option_path(file)?));
             options.push("IdentitiesOnly=yes".to_owned());
+        }
+        if let Some(file) = &self.certificate_file {
+            options.push(format!("CertificateFile={}", option_path(text(file)?)?));
         }
         let mut arguments = vec!["-p".to_owned(), self.port.to_string()];
         for option in options {
@@ -128,7 +135,7 @@ fn host_key(machine: &Machine, kept: Option<&Record>) -> Result<Option<KeyLine>,
 }
 
 /// What the server calls its host or the machine's user, if that is a plain word.
-fn word<'a>(text: &'a str, what: &str) -> Result<&'a str, CliError> {
+pub(super) fn word<'a>(text: &'a str, what: &str) -> Result<&'a str, CliError> {
     let text = text.trim_matches(['[', ']']);
     let fits = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:".contains(&b));
     if fits && !text.is_empty() && !text.starts_with('-') {

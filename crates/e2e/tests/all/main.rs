@@ -39,6 +39,7 @@ mod files;
 mod http2;
 mod lifetime;
 mod limits;
+mod machine_doors;
 mod machines_rest;
 mod machines_who;
 mod markdown;

@@ -130,6 +130,7 @@ fn take_over(
         username: Some(record.username.clone()),
         host_key: record.host_key.clone(),
         owner: record.owner.clone(),
+        ssh_public_key: record.ssh_public_key.clone(),
         labels: record.labels.clone(),
         created_at: record.created_at,
         expires_at: record.expires_at,

@@ -300,6 +300,7 @@ fn record_of(summary: &Summary, lending: Lending, port: u16) -> Record {
         username: lending.username,
         host_key: lending.host_key,
         owner: summary.owner.clone(),
+        ssh_public_key: summary.ssh_public_key.clone(),
         labels: summary.labels.clone(),
         created_at: summary.created_at,
         expires_at: summary.expires_at,

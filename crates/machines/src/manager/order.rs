@@ -80,6 +80,7 @@ pub(super) fn meant(
         username: None,
         host_key: None,
         owner: order.owner.clone(),
+        ssh_public_key: order.ssh_public_key.clone(),
         labels: order.labels.clone(),
         created_at: SystemTime::now(),
         expires_at: None,

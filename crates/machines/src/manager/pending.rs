@@ -187,15 +187,22 @@ impl Pending {
         let resumed = vm.resume().await;
         resumed.map_err(|source| MachineError::Io { what: "a spare machine".into(), source })?;
         agent::refresh(&**vm, None).await?;
-        if let Some(keys) = self.authorized_keys()? {
+        // The gateway's it has already.
+        if self.order.ssh_public_key.is_some()
+            && let Some(keys) = self.authorized_keys()?
+        {
             agent::replace_keys(&**vm, &keys).await?;
         }
         Ok(())
     }
 
     fn authorized_keys(&self) -> Result<Option<String>, MachineError> {
-        let key = self.order.ssh_public_key.as_deref();
-        Ok(key.map(ssh_key::authorized_line).transpose()?.map(|line| line + "\n"))
+        let keys = [&self.order.ssh_public_key, &self.shared.settings.gateway_key];
+        let mut lines = String::new();
+        for key in keys.into_iter().flatten() {
+            lines = lines + &ssh_key::authorized_line(key)? + "\n";
+        }
+        Ok((!lines.is_empty()).then_some(lines))
     }
 
     /// Makes the user, by the guest's agent or else by the endpoint's shell, and logs in once: what is lent works.

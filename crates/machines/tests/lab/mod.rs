@@ -120,6 +120,7 @@ fn settings(directory: PathBuf) -> Settings {
         pool: 0,
         starts_at_once: 2,
         keeps: false,
+        gateway_key: None,
         endpoint: Login {
             user: "endpoint".into(),
             proof: Proof::Password(Secret::new("endpoint")),

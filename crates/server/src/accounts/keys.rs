@@ -32,14 +32,19 @@ pub struct Evidence<'a> {
 #[must_use]
 pub fn is_local(client: IpAddr, headers: &HeaderMap) -> bool {
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
-    let same_site =
-        text("sec-fetch-site").is_none_or(|site| matches!(site, "none" | "same-origin"));
     let own_origin = text("origin").is_none_or(|origin| {
         origin.split_once("://").is_some_and(|(_, host)| is_loopback_name(host))
     });
     // A page can only be led here by a name in the public tree, and those have dots.
     let own_host = text("host").is_none_or(|host| is_loopback_name(host) || !host.contains('.'));
-    client.is_loopback() && same_site && own_origin && own_host
+    client.is_loopback() && !is_of_foreign_page(headers) && own_origin && own_host
+}
+
+/// Whether a browser says that a page from elsewhere makes this request.
+#[must_use]
+pub fn is_of_foreign_page(headers: &HeaderMap) -> bool {
+    let site = headers.get("sec-fetch-site").map(|value| value.to_str().unwrap_or("?"));
+    site.is_some_and(|site| !matches!(site, "none" | "same-origin"))
 }
 
 /// Whether `host`, perhaps with a port, can only mean this machine.

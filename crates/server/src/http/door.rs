@@ -19,6 +19,7 @@ use super::activity::Activity;
 use super::body::{self, Sent};
 use super::cargo::Freight;
 use super::client_ip::{Client, came_by_tls, client_ip};
+use super::containers::{self, Entrance};
 use super::policy::Policy;
 use super::request_id::RequestId;
 use super::{control_routes, dispatch, error, machines, plugin_routes};
@@ -33,6 +34,8 @@ pub struct Door {
     pub site: Arc<Site>,
     /// Who is at the other end.
     pub peer: SocketAddr,
+    /// By which port.
+    pub entrance: Entrance,
     /// The connection's notes.
     pub activity: Arc<Activity>,
 }
@@ -105,6 +108,9 @@ impl Door {
         if !has_one_host(head) {
             return not_one_host(site, path);
         }
+        if self.entrance == Entrance::Containers {
+            return self.about_machines(policy, client, head, incoming).await;
+        }
         if let Some(tasks) = &site.dispatch
             && let Some(endpoint) = dispatch::find(path)
         {
@@ -124,20 +130,8 @@ impl Door {
             };
             return dispatch::answer(endpoint, request).await;
         }
-        if let Some(lending) = &site.lending
-            && let Some(endpoint) = machines::find(path)
-        {
-            let request = machines::Request {
-                site,
-                lending,
-                policy,
-                room: &site.body_room,
-                client,
-                head,
-                incoming,
-            };
-            // Seldom asked: on the heap, so that other requests are no larger for it.
-            return Box::pin(machines::answer(endpoint, request)).await;
+        if site.lending.is_some() && (machines::find(path).is_some() || containers::is_at(path)) {
+            return self.about_machines(policy, client, head, incoming).await;
         }
         if let Some(control) = control_routes::find(path) {
             let answer = control_routes::answer(site, policy, control, client, head, incoming);
@@ -163,6 +157,31 @@ impl Door {
         match site.dispatch {
             Some(_) => dispatch::not_found(path),
             None => error::not_found(path),
+        }
+    }
+}
+
+impl Door {
+    /// Answers what is asked about machines: as resources, or as the documents have it.
+    async fn about_machines(
+        &self,
+        policy: &Policy,
+        client: Client,
+        head: &Parts,
+        incoming: &mut Incoming,
+    ) -> Response<Body> {
+        let site = &*self.site;
+        let Some(lending) = &site.lending else { return error::not_found(head.uri.path()) };
+        let found = match self.entrance {
+            Entrance::Main => machines::find(head.uri.path()),
+            Entrance::Containers => None,
+        };
+        let room = &site.body_room;
+        let request = machines::Request { site, lending, policy, room, client, head, incoming };
+        // Seldom asked: on the heap, so that other requests are no larger for it.
+        match found {
+            Some(endpoint) => Box::pin(machines::answer(endpoint, request)).await,
+            None => Box::pin(containers::answer(self.entrance, request)).await,
         }
     }
 }

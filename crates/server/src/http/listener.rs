@@ -13,6 +13,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::activity::{Activity, TimeLimits};
 use super::connection::{Drain, serve, wait_for_drain};
+use super::containers::Entrance;
 use super::door::Door;
 use super::watched::Watched;
 use crate::site::Site;
@@ -26,6 +27,9 @@ pub struct Listener {
     socket: TcpListener,
     site: Arc<Site>,
     room: Arc<Semaphore>,
+    entrance: Entrance,
+    /// In the place of the site's, at entrances that have their own.
+    own_tls: Option<Arc<TlsAcceptorBox>>,
 }
 
 /// An acceptor that can be printed.
@@ -41,7 +45,14 @@ impl Listener {
     /// Serves what arrives at `socket`, at most `connections_max` connections at once.
     #[must_use]
     pub fn new(socket: TcpListener, site: Arc<Site>, connections_max: usize) -> Self {
-        Self { socket, site, room: Arc::new(Semaphore::new(connections_max)) }
+        let room = Arc::new(Semaphore::new(connections_max));
+        Self { socket, site, room, entrance: Entrance::Main, own_tls: None }
+    }
+
+    /// Serves the documented routes of containers alone, by TLS where there is one.
+    #[must_use]
+    pub fn of_containers(self, tls: Option<Arc<TlsAcceptorBox>>) -> Self {
+        Self { entrance: Entrance::Containers, own_tls: tls, ..self }
     }
 
     /// Accepts until `drain` says stop; then waits for the requests in flight, at most for the time
@@ -82,13 +93,17 @@ impl Listener {
     ) -> impl Future<Output = ()> + Send + use<> {
         // Limits and certificate as they are now; connections that are open keep what they have.
         let (site, limits) = (Arc::clone(&self.site), self.site.policy.load().time_limits);
-        let acceptor = self.site.tls.load_full();
+        let entrance = self.entrance;
+        let acceptor = match entrance {
+            Entrance::Main => self.site.tls.load_full(),
+            Entrance::Containers => self.own_tls.clone(),
+        };
         async move {
             let _permit = permit;
             // Answers are written whole; waiting for more to send would only delay them.
             let _ = stream.set_nodelay(true);
             let activity = Activity::new();
-            let door = Door { site, peer, activity: Arc::clone(&activity) };
+            let door = Door { site, peer, entrance, activity: Arc::clone(&activity) };
             match acceptor {
                 None => serve(Watched::new(stream, activity), door, limits, drain).await,
                 // On the heap: without it every connection, of plain HTTP too, would be as large.

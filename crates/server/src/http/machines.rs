@@ -4,10 +4,11 @@
 //! told that there is none.
 //! Not here: the documented routes `/stat`, `/create`, `/destroy`, which answer 200 always.
 
-mod creating;
+mod certificate;
+pub(super) mod creating;
 mod refusal;
 mod shown;
-mod who;
+pub(super) mod who;
 
 use std::time::Duration;
 
@@ -43,6 +44,8 @@ pub enum Endpoint {
     Machine(String),
     /// `/machines/ID/console`
     Console(String),
+    /// `/machines/ID/certificate`
+    Certificate(String),
     /// `/images`
     Images,
 }
@@ -56,6 +59,7 @@ pub fn find(path: &str) -> Option<Endpoint> {
         ("machines", None, None) => Endpoint::Machines,
         ("machines", Some(id), None) => Endpoint::Machine(id.to_owned()),
         ("machines", Some(id), Some("console")) => Endpoint::Console(id.to_owned()),
+        ("machines", Some(id), Some("certificate")) => Endpoint::Certificate(id.to_owned()),
         ("images", None, None) => Endpoint::Images,
         _ => return None,
     };
@@ -67,6 +71,7 @@ impl Endpoint {
         match self {
             Self::Machines => &[Method::GET, Method::HEAD, Method::POST],
             Self::Machine(_) => &[Method::GET, Method::HEAD, Method::PATCH, Method::DELETE],
+            Self::Certificate(_) => &[Method::POST],
             Self::Console(_) | Self::Images => &[Method::GET, Method::HEAD],
         }
     }
@@ -128,6 +133,7 @@ pub(super) async fn answer(endpoint: Endpoint, mut request: Request<'_>) -> Resp
         Endpoint::Machines => list(request).await,
         Endpoint::Machine(id) => machine(request, &id).await,
         Endpoint::Console(id) => console(request, &id).await,
+        Endpoint::Certificate(id) => certificate::issue(request, &id).await,
         Endpoint::Images => images(request).await,
     };
     answer.unwrap_or_else(Refusal::response)
@@ -226,6 +232,7 @@ mod tests {
         check("/machines/", Some(Endpoint::Machines));
         check("/machines/ab12", Some(Endpoint::Machine("ab12".into())));
         check("/machines/ab12/console", Some(Endpoint::Console("ab12".into())));
+        check("/machines/ab12/certificate", Some(Endpoint::Certificate("ab12".into())));
         check("/images", Some(Endpoint::Images));
         for other in ["/", "/machine", "/machines/a/b", "/machines/a/console/c", "/images/x"] {
             check(other, None);

@@ -66,7 +66,8 @@ impl Scene {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let mut serving = JoinSet::new();
-        serving.spawn(Gateway::new(settings, directory).serve(listener));
+        serving
+            .spawn(Gateway::new(settings, directory).serve(listener, std::future::pending::<()>()));
         Self { guest, id, address, authority, users_key, gateways_key, notes, _serving: serving }
     }
 
@@ -318,7 +319,7 @@ async fn who_says_nothing_is_sent_away() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let mut serving = JoinSet::new();
-    serving.spawn(Gateway::new(settings, directory).serve(listener));
+    serving.spawn(Gateway::new(settings, directory).serve(listener, std::future::pending::<()>()));
     let mut silent = TcpStream::connect(address).await.unwrap();
     silent.write_all(b"SSH-2.0-x\r\n").await.unwrap();
     let mut all = Vec::new();

@@ -25,7 +25,7 @@ struct Inner {
 }
 
 impl Client {
-    pub(super) fn new(address: SocketAddr) -> Self {
+    pub(crate) fn new(address: SocketAddr) -> Self {
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
         let hash = digest::digest(&digest::SHA256, address.ip().to_string().as_bytes());
         let mut id: String =

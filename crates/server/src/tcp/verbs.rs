@@ -313,7 +313,14 @@ fn lent_data(lent: &Lent) -> Value {
 }
 
 fn refused(error: &MachineError, call: &Call) -> Reply {
-    let text = error.to_string();
+    let (complaint, class) = complaint(error);
+    let failure = class.map(|class| Failure { class, text: error.to_string() });
+    Reply { failure, ..call.refuse(&complaint) }
+}
+
+/// What clients are told of an error, and of which kind it is where the server has failed.
+#[must_use]
+pub fn complaint(error: &MachineError) -> (Complaint<'_>, Option<&'static str>) {
     let complaint = match error {
         MachineError::NoCapacity { .. } => Complaint::NoPlace,
         MachineError::Quota { .. } => {
@@ -342,7 +349,7 @@ fn refused(error: &MachineError, call: &Call) -> Reply {
         | MachineError::Closing
         | MachineError::NotFound
         | MachineError::WrongToken
-        | MachineError::Order(_) => return call.refuse(&complaint),
+        | MachineError::Order(_) => return (complaint, None),
     };
-    Reply { failure: Some(Failure { class, text }), ..call.refuse(&complaint) }
+    (complaint, Some(class))
 }

@@ -106,11 +106,11 @@ async fn finish(
 }
 
 /// An answer that tells who asked of the machine. Dropped untold, it takes the machine back.
-struct Told {
-    machines: Machines,
+pub(in crate::http) struct Told {
+    pub(in crate::http) machines: Machines,
     /// `None`: what is told is that there is no machine.
-    id: Option<MachineId>,
-    text: Option<Bytes>,
+    pub(in crate::http) id: Option<MachineId>,
+    pub(in crate::http) text: Option<Bytes>,
 }
 
 impl http_body::Body for Told {

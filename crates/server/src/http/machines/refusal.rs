@@ -15,7 +15,7 @@ const RETRY_SECS: u64 = 5;
 
 /// A refusal: `{"error": true, "msg": …}`.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(in crate::http) struct Refusal {
     status: StatusCode,
     message: String,
     retry_secs: Option<u64>,
@@ -50,6 +50,10 @@ impl Refusal {
     pub(super) fn internal(error: impl std::fmt::Display) -> Self {
         tracing::error!("a request about machines failed: {error}");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal error; the server's log says more")
+    }
+
+    pub(in crate::http) fn status(&self) -> StatusCode {
+        self.status
     }
 
     fn later(self, secs: u64) -> Self {

@@ -7,7 +7,7 @@ use machines::{Lent, Summary};
 use serde_json::{Value, json};
 
 /// A moment, as in `2026-11-22T10:00:00Z`.
-fn moment(time: SystemTime) -> Value {
+pub(super) fn moment(time: SystemTime) -> Value {
     let moment = jiff::Timestamp::try_from(time).ok();
     let whole = moment.and_then(|it| jiff::Timestamp::from_second(it.as_second()).ok());
     whole.map_or(Value::Null, |moment| moment.to_string().into())

@@ -13,11 +13,11 @@ use crate::accounts::{Credential, Identity, Role};
 
 /// Who asks.
 #[derive(Debug)]
-pub(super) struct Caller {
+pub(in crate::http) struct Caller {
     /// Whose machines are theirs to see; `None`: everybody's.
-    pub(super) owner: Option<String>,
+    pub(in crate::http) owner: Option<String>,
     /// By whom machines are counted that they ask for.
-    pub(super) counts_as: Option<String>,
+    pub(in crate::http) counts_as: Option<String>,
     may_change: bool,
 }
 
@@ -32,7 +32,7 @@ impl Caller {
 }
 
 /// Who asks, if they may look.
-pub(super) async fn sees(request: &Request<'_>) -> Result<Caller, Refusal> {
+pub(in crate::http) async fn sees(request: &Request<'_>) -> Result<Caller, Refusal> {
     let mut headers = request.head.headers.get_all(AUTHORIZATION).iter();
     match (headers.next(), headers.next()) {
         // A proxy in front might look at another of them.
@@ -43,7 +43,7 @@ pub(super) async fn sees(request: &Request<'_>) -> Result<Caller, Refusal> {
 }
 
 /// Who asks, if they may change something.
-pub(super) async fn changes(request: &Request<'_>) -> Result<Caller, Refusal> {
+pub(in crate::http) async fn changes(request: &Request<'_>) -> Result<Caller, Refusal> {
     let caller = sees(request).await?;
     if caller.may_change { Ok(caller) } else { Err(Refusal::forbidden()) }
 }
