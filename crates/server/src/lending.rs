@@ -117,8 +117,8 @@ impl Lending {
             None => None,
         };
         let gateway_key = gateway.as_ref().map(|(_, keys)| keys.authorized_line());
-        let qemu = Arc::new(Qemu::open(qemu_settings(&config.machines)).await?);
-        let machines = open_machines(&config, &qemu, gateway_key).await?;
+        let qemu = open_qemu(&config.machines).await?;
+        let machines = open_machines(&config.machines, &config.bind_to, &qemu, gateway_key).await?;
         let gateway = gateway.map(|(sockets, keys)| gateway::Open::new(sockets, &keys, &machines));
         let tokens = config.access_tokens.clone().map(|path| Arc::new(AccessTokens::new(path)));
         let door = door(&config, tokens.clone(), &machines).await?;
@@ -246,15 +246,21 @@ async fn gateway_keys(config: &MachinesConfig) -> Result<gateway::Keys, LendingE
     keys.unwrap_or_else(|error| Err(std::io::Error::other(error))).map_err(LendingError::Gateway)
 }
 
-async fn open_machines(
-    config: &Containers,
+/// What runs the machines that `it` describes.
+pub(crate) async fn open_qemu(it: &MachinesConfig) -> Result<Arc<Qemu>, LendingError> {
+    Ok(Arc::new(Qemu::open(qemu_settings(it)).await?))
+}
+
+/// What `it` describes, with ports on the addresses of `bind_to`.
+pub(crate) async fn open_machines(
+    it: &MachinesConfig,
+    bind_to: &str,
     qemu: &Arc<Qemu>,
     gateway_key: Option<String>,
 ) -> Result<Machines, LendingError> {
-    let it = &config.machines;
     let qemu: Arc<dyn Hypervisor> = Arc::<Qemu>::clone(qemu);
     let images = Arc::new(Images::open(&it.images));
-    let bind_to: Vec<std::net::IpAddr> = config.bind_to.parse().into_iter().collect();
+    let bind_to: Vec<std::net::IpAddr> = bind_to.parse().into_iter().collect();
     let ports = Ports::new(it.ports.first..=it.ports.last, bind_to);
     Ok(Machines::open(settings(it, gateway_key), qemu, images, ports).await?)
 }

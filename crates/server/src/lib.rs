@@ -4,6 +4,7 @@
 
 pub mod accounts;
 pub mod config;
+pub mod containers;
 pub mod dispatch;
 pub mod files;
 pub mod follow;

@@ -123,8 +123,8 @@ pub(crate) fn plan(step: Step, have: &Have) -> Plan {
             ),
             other => other,
         },
-        // The tests in `e2e` start the program itself and expect to find it built.
-        Step::Build => cargo(1200, &["build", "--workspace", "--bins", "--locked"]),
+        // The tests in `e2e` start the program, those in `server` its examples: they expect to find them built.
+        Step::Build => cargo(1200, &["build", "--workspace", "--bins", "--examples", "--locked"]),
         Step::Test if have.nextest => cargo(1800, &["nextest", "run", "--workspace", "--locked"]),
         Step::Test => {
             cargo(1800, &["test", "--workspace", "--lib", "--bins", "--tests", "--locked"])

@@ -148,6 +148,12 @@ impl Pending {
         self.shared.register().show(self.id)
     }
 
+    /// Whether its guest is set up by an agent of ours, and needs no shell for that.
+    #[must_use]
+    pub fn has_agent(&self) -> bool {
+        self.image.has_agent
+    }
+
     /// What was started.
     ///
     /// # Errors
