@@ -115,7 +115,8 @@ pub async fn warm_up(
     host_key: Option<&str>,
     deadline: Instant,
 ) -> Result<String, GuestError> {
-    let login = Login { user: user.to_owned(), proof: Proof::Password(password.clone()) };
+    let login =
+        Login { user: user.to_owned(), proof: Proof::Password(password.clone()), port: ssh::PORT };
     let shell = ssh::open(vm, &login, host_key, deadline).await?;
     let fingerprint = shell.host_key_fingerprint().to_owned();
     let output = shell.run("true", Bounds::within(WARM_UP_COMMAND_MAX)).await?;

@@ -69,6 +69,9 @@ pub struct QemuSettings {
     pub snapshot_foreign: bool,
     /// Whether a machine's use of the host is limited by control groups, as far as the server may make them.
     pub limits: bool,
+    /// With those limits: the most that a machine may use of processors, in hundredths of one; as many as it has where
+    /// absent.
+    pub cpu_percent_max: Option<u32>,
     /// How long a guest may take to boot.
     pub ready_within: Duration,
 }

@@ -4,8 +4,9 @@
 //! nobody was told of: it is cleaned away.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -59,21 +60,35 @@ impl Record {
     /// The form that is written now.
     pub const VERSION: u32 = VERSION;
 
+    /// Beside the machine's folder, not in it: that may be another user's, whom QEMU runs as.
     fn path(directory: &Path) -> PathBuf {
-        directory.join("machine.json")
+        directory.with_extension("json")
     }
 
-    /// Writes it into `directory` and waits for the disk. Blocks.
+    /// Removes that of the machine in `directory`, if there is one. Blocks.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn remove(directory: &Path) -> io::Result<()> {
+        match fs::remove_file(Self::path(directory)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes that of the machine in `directory` and waits for the disk. Blocks.
     ///
     /// # Errors
     /// What the file system says; the record before is still there then.
     pub fn write(&self, directory: &Path) -> io::Result<()> {
-        let new = directory.join("machine.json.new");
-        let mut file = File::create(&new)?;
+        let new = directory.with_extension("json.new");
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
         file.write_all(&serde_json::to_vec_pretty(self)?)?;
         file.sync_all()?;
         fs::rename(&new, Self::path(directory))?;
-        File::open(directory)?.sync_all()
+        let parent = directory.parent().unwrap_or(directory);
+        File::open(parent)?.sync_all()
     }
 
     /// Reads that of `directory`; `None` where there is none. Blocks.
@@ -126,23 +141,27 @@ mod tests {
 
     #[test]
     fn what_was_written_is_read_and_holds_no_secret() {
-        let directory = tempfile::tempdir().unwrap();
-        assert_eq!(Record::read(directory.path()).unwrap(), None);
+        let running = tempfile::tempdir().unwrap();
+        let directory = running.path().join("m");
+        assert_eq!(Record::read(&directory).unwrap(), None);
         let (record, token) = record();
-        record.write(directory.path()).unwrap();
-        assert_eq!(Record::read(directory.path()).unwrap(), Some(record));
-        let text = fs::read_to_string(directory.path().join("machine.json")).unwrap();
+        record.write(&directory).unwrap();
+        assert_eq!(Record::read(&directory).unwrap(), Some(record));
+        let text = fs::read_to_string(running.path().join("m.json")).unwrap();
         assert!(!text.contains(token.expose()));
+        Record::remove(&directory).unwrap();
+        assert_eq!(Record::read(&directory).unwrap(), None);
     }
 
     #[test]
     fn a_record_that_is_torn_or_of_another_form_is_an_error() {
-        let directory = tempfile::tempdir().unwrap();
+        let running = tempfile::tempdir().unwrap();
+        let directory = running.path().join("m");
         let (mut record, _) = record();
         record.version = 2;
-        record.write(directory.path()).unwrap();
-        assert!(Record::read(directory.path()).unwrap_err().to_string().contains("form 2"));
-        fs::write(directory.path().join("machine.json"), "{\"version\": 1").unwrap();
-        assert!(Record::read(directory.path()).is_err());
+        record.write(&directory).unwrap();
+        assert!(Record::read(&directory).unwrap_err().to_string().contains("form 2"));
+        fs::write(running.path().join("m.json"), "{\"version\": 1").unwrap();
+        assert!(Record::read(&directory).is_err());
     }
 }

@@ -169,6 +169,7 @@ async fn check(socket: &Path, policy: NetworkPolicy, reached: &[&str], refused: 
     let login = Login {
         user: "endpoint".into(),
         proof: Proof::Password(Secret::new("endpoint".to_owned())),
+        port: 22,
     };
     let deadline = Instant::now() + Duration::from_secs(60);
     let shell = ssh::open(&vm, &login, None, deadline).await.unwrap();

@@ -285,6 +285,7 @@ fn qemu_settings(config: &MachinesConfig) -> QemuSettings {
         snapshot: true,
         snapshot_foreign: config.snapshot_foreign,
         limits: true,
+        cpu_percent_max: config.cpu_percent_max,
         ready_within: config.ready_timeout.unwrap_or(READY_MAX),
     }
 }
@@ -313,6 +314,7 @@ fn settings(config: &MachinesConfig, gateway_key: Option<String>) -> Settings {
         endpoint: Login {
             user: config.endpoint_username.clone(),
             proof: Proof::Password(config.endpoint_password.clone()),
+            port: config.endpoint_port,
         },
         forwarding,
     }

@@ -10,7 +10,7 @@ const BACKLOG: u32 = 4096;
 
 /// Why there is nothing to listen on.
 #[derive(Debug, thiserror::Error)]
-#[error("[network] cannot listen on {host} port {port}: {source}{}", hint(source))]
+#[error("cannot listen on {host} port {port}: {source}{}", hint(source))]
 pub struct BindError {
     host: String,
     port: u16,
@@ -19,13 +19,11 @@ pub struct BindError {
 
 fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            " (another program listens there: end it, or set another `port`)"
-        }
+        io::ErrorKind::AddrInUse => " (another program listens there: end it, or set another port)",
         io::ErrorKind::PermissionDenied => {
             " (ports below 1024 need the capability CAP_NET_BIND_SERVICE)"
         }
-        io::ErrorKind::AddrNotAvailable => " (`bindto` is not an address of this machine)",
+        io::ErrorKind::AddrNotAvailable => " (not an address of this machine)",
         _ => "",
     }
 }
@@ -71,7 +69,7 @@ mod tests {
         let port = first[0].local_addr().unwrap().port();
         let error = bind("127.0.0.1", port).await.unwrap_err().to_string();
         assert!(
-            error.contains(&port.to_string()) && error.contains("set another `port`"),
+            error.contains(&port.to_string()) && error.contains("set another port"),
             "{error}"
         );
     }

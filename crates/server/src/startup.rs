@@ -47,7 +47,7 @@ pub enum StartError {
     #[error("[log] file: {0}")]
     Log(io::Error),
     /// Nothing to listen on.
-    #[error(transparent)]
+    #[error("[network] {0}")]
     Bind(#[from] BindError),
     /// The certificate cannot be used.
     #[error(transparent)]

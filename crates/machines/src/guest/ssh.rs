@@ -36,6 +36,8 @@ pub struct Login {
     pub user: String,
     /// The proof.
     pub proof: Proof,
+    /// Where the guest's SSH server listens.
+    pub port: u16,
 }
 
 /// What proves who somebody is.
@@ -47,7 +49,7 @@ pub enum Proof {
     Key(SshKey),
 }
 
-/// Logs in on port 22 of a guest. `host_key` is the fingerprint that its host key must have; any is taken where there is
+/// Logs in to a guest. `host_key` is the fingerprint that its host key must have; any is taken where there is
 /// none, and [`Shell::host_key_fingerprint`] tells it.
 ///
 /// # Errors
@@ -145,7 +147,7 @@ pub async fn log_in(
 }
 
 async fn attempt(vm: &dyn Vm, login: &Login, host_key: Option<&str>) -> Result<Shell, Failed> {
-    once(vm.connect(PORT).await?, login, host_key).await
+    once(vm.connect(login.port).await?, login, host_key).await
 }
 
 async fn once(

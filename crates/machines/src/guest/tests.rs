@@ -14,7 +14,11 @@ use crate::image::HostKeyForm;
 use crate::machine::MachineId;
 
 fn endpoint(password: &str) -> Login {
-    Login { user: "endpoint".to_owned(), proof: Proof::Password(Secret::new(password)) }
+    Login {
+        user: "endpoint".to_owned(),
+        proof: Proof::Password(Secret::new(password)),
+        port: ssh::PORT,
+    }
 }
 
 async fn open(guest: &FakeGuest, password: &str) -> Result<Shell, GuestError> {

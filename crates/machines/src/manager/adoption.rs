@@ -1,5 +1,6 @@
 //! What an earlier server left: machines that are lent are taken over, all else is cleaned away.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -38,7 +39,7 @@ pub(super) async fn adopt_all(shared: &Arc<Shared>) -> Result<(), MachineError> 
             let folder = folder.clone();
             move || folder.display().to_string()
         };
-        off_thread(what, move || std::fs::remove_dir_all(folder)).await?;
+        off_thread(what, move || driver::remove_folder(&folder)).await?;
     }
     if !found.is_empty() || ended > 0 {
         let cleaned = found.len() - kept.len();
@@ -47,23 +48,24 @@ pub(super) async fn adopt_all(shared: &Arc<Shared>) -> Result<(), MachineError> 
     Ok(())
 }
 
-/// The folders of machines, with their records.
+/// The machines that have a folder or a record, with their records.
 fn folders(running: &Path) -> io::Result<Vec<(MachineId, Option<Record>)>> {
     super::private_folder(running)?;
-    let mut found = Vec::new();
+    let mut ids = BTreeSet::new();
     for entry in std::fs::read_dir(running)? {
-        let entry = entry?;
+        let path = entry?.path();
         // What is not named like a machine is not ours to touch.
-        let Some(id) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
-            continue;
-        };
-        let record = Record::read(&entry.path()).unwrap_or_else(|error| {
+        let name = path.file_stem().and_then(|name| name.to_str());
+        ids.extend(name.and_then(|name| name.parse::<MachineId>().ok()));
+    }
+    let read = |id: MachineId| {
+        let record = Record::read(&running.join(id.to_string())).unwrap_or_else(|error| {
             tracing::warn!(machine = %id, "its record cannot be read, it is ended: {error}");
             None
         });
-        found.push((id, record.filter(|record| record.id == id)));
-    }
-    Ok(found)
+        (id, record.filter(|record| record.id == id))
+    };
+    Ok(ids.into_iter().map(read).collect())
 }
 
 async fn find(shared: &Arc<Shared>, record: &Record) -> Option<(Lease, Arc<dyn Vm>)> {

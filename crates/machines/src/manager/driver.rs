@@ -280,7 +280,9 @@ async fn start_vm(shared: &Shared, boot: Boot, step: watch::Sender<Step>) -> Sta
     Ok((vm, start, permit))
 }
 
-fn remove_folder(directory: &std::path::Path) -> std::io::Result<()> {
+/// The record first: a folder without one is cleaned away by the next server.
+pub(super) fn remove_folder(directory: &std::path::Path) -> std::io::Result<()> {
+    Record::remove(directory)?;
     match std::fs::remove_dir_all(directory) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),

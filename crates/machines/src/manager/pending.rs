@@ -14,7 +14,7 @@ use super::{DefaultImage, Shared, order, pool};
 use crate::credentials::{self, Login, TokenHash};
 use crate::error::MachineError;
 use crate::guest::agent::{self, Identity, User};
-use crate::guest::shell::Shell;
+use crate::guest::shell::{Bounds, Shell};
 use crate::guest::{ssh, ssh_key, warm_up};
 use crate::hypervisor::{Boot, Start, Vm};
 use crate::image::Image;
@@ -260,7 +260,33 @@ impl Pending {
         };
         shell.set_up(&user, Instant::now() + SET_UP_MAX).await?;
         shell.close();
-        self.try_out(login).await
+        self.try_out(login).await?;
+        self.let_key_in().await
+    }
+
+    /// Lets the key in that was asked for, as the new user, since the contract with images knows passwords only.
+    async fn let_key_in(&self) -> Result<(), MachineError> {
+        let (Some(keys), Some(login)) = (self.authorized_keys()?, &self.login) else {
+            return Ok(());
+        };
+        let user = ssh::Login {
+            user: login.username.clone(),
+            proof: ssh::Proof::Password(login.password.clone()),
+            port: ssh::PORT,
+        };
+        let fingerprint = self.host_key.as_ref().map(|key| key.fingerprint.as_str());
+        let deadline = Instant::now() + SET_UP_MAX;
+        let shell = ssh::open(&**self.vm()?, &user, fingerprint, deadline).await?;
+        let quoted = keys.trim_end().replace('\'', r"'\''");
+        let command = format!(
+            "umask 077 && mkdir -p .ssh && printf '%s\\n' '{quoted}' >>.ssh/authorized_keys"
+        );
+        let done = shell.run(&command, Bounds::within(SET_UP_MAX)).await?;
+        shell.close();
+        match done.exit {
+            Some(0) => Ok(()),
+            _ => Err(MachineError::SetUp("the SSH key could not be written in the guest".into())),
+        }
     }
 
     async fn try_out(&mut self, login: Login) -> Result<(), MachineError> {

@@ -34,12 +34,12 @@ pub(super) struct Group {
 
 impl Group {
     /// Puts a process into a group of its own named `name`, as far as that is possible here.
-    pub(super) fn limit(name: &str, pid: u32, memory_mb: u32, vcpus: u32) -> Self {
+    pub(super) fn limit(name: &str, pid: u32, memory_mb: u32, cpu_percent: u32) -> Self {
         // One at a time: a group that has no process yet looks like one that is left over.
         let _alone = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
         let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let mut group = Self::default();
-        for (parent, files) in plan(Path::new(ROOT), &own, memory_mb, vcpus) {
+        for (parent, files) in plan(Path::new(ROOT), &own, memory_mb, cpu_percent) {
             let machines = parent.join(MACHINES);
             remove_empty(&machines);
             let folder = machines.join(name);
@@ -85,9 +85,9 @@ impl Drop for Group {
 type Limit = (&'static str, String);
 
 /// Below which groups a machine's are made, and what is written there. `own` is the server's `/proc/self/cgroup`.
-fn plan(root: &Path, own: &str, memory_mb: u32, vcpus: u32) -> Vec<(PathBuf, Vec<Limit>)> {
+fn plan(root: &Path, own: &str, memory_mb: u32, cpu_percent: u32) -> Vec<(PathBuf, Vec<Limit>)> {
     let memory = (u64::from(memory_mb) + OVERHEAD_MB) << 20;
-    let quota = u64::from(vcpus) * PERIOD_MICROS;
+    let quota = u64::from(cpu_percent) * PERIOD_MICROS / 100;
     let mut found = Vec::new();
     for line in own.lines() {
         let Some((controllers, path)) =
@@ -167,7 +167,7 @@ mod tests {
                 (root.path().join(path), files)
             })
             .collect();
-        assert_eq!(plan(root.path(), own, 128, 2), expected);
+        assert_eq!(plan(root.path(), own, 128, 200), expected);
     }
 
     fn fs_name(name: &str) -> &'static str {

@@ -179,7 +179,9 @@ impl Qemu {
         let guard = Guard::of(running.process.handle());
         if self.settings.limits && plan.memory != Memory::Template {
             let pid = running.process.handle().pid();
-            running.group = Group::limit(plan.name, pid, plan.memory_mb, plan.vcpus);
+            let own = plan.vcpus.saturating_mul(100);
+            let cpu_percent = self.settings.cpu_percent_max.map_or(own, |most| most.min(own));
+            running.group = Group::limit(plan.name, pid, plan.memory_mb, cpu_percent);
         }
         let vm = QemuVm::new(running, network, agent);
         let lost_after = if template.is_some() { CLONE_LOST_AFTER } else { BOOT_LOST_AFTER };

@@ -49,6 +49,7 @@ fn settings(folder: &Path) -> QemuSettings {
         network: Arc::default(),
         snapshot: true,
         limits: true,
+        cpu_percent_max: None,
         snapshot_foreign: false,
         ready_within: Duration::from_secs(100),
     }

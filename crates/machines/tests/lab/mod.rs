@@ -57,6 +57,7 @@ impl Lab {
             snapshot: true,
             snapshot_foreign: false,
             limits: false,
+            cpu_percent_max: None,
             ready_within: Duration::from_secs(90),
         };
         let mut settings = settings(directory);
@@ -66,9 +67,11 @@ impl Lab {
         Machines::open(settings, qemu, Arc::new(Images::open(images())), ports).await.unwrap()
     }
 
-    /// How many folders of machines there are.
+    /// Of how many machines there is a folder or a record.
     pub(crate) fn folders(&self) -> usize {
-        std::fs::read_dir(self.directory.path().join("running")).map_or(0, Iterator::count)
+        let entries = std::fs::read_dir(self.directory.path().join("running"));
+        let stems = entries.into_iter().flatten().flatten().map(|it| it.path().with_extension(""));
+        stems.collect::<std::collections::BTreeSet<_>>().len()
     }
 
     fn pids(&self) -> Vec<i32> {
@@ -124,6 +127,7 @@ fn settings(directory: PathBuf) -> Settings {
         endpoint: Login {
             user: "endpoint".into(),
             proof: Proof::Password(Secret::new("endpoint")),
+            port: 22,
         },
         forwarding: Limits::default(),
     }
@@ -176,7 +180,7 @@ impl Vm for Outside {
 
 async fn run_as(lent: &Lent, proof: Proof, command: &str) -> String {
     let vm = Outside { port: lent.port, ended: watch::Sender::new(None) };
-    let login = Login { user: lent.username.clone(), proof };
+    let login = Login { user: lent.username.clone(), proof, port: 22 };
     let host_key = lent.host_key.as_ref().map(|key| key.fingerprint.as_str());
     let deadline = Instant::now() + Duration::from_secs(30);
     let shell = ssh::open(&vm, &login, host_key, deadline).await.unwrap();

@@ -60,8 +60,6 @@ pub struct Machines {
     pub vcpus: u32,
     /// `container_vcpus_max`: the most that a client may ask for.
     pub vcpus_max: u32,
-    /// `disk_mb_max`: what one machine may write to its disk, in MiB.
-    pub disk_mb_max: u64,
     /// `cpu_percent_max`: of one processor; `None`, written 0, is without limit.
     pub cpu_percent_max: Option<u32>,
     /// `bandwidth_kib_max`: KiB a second through the forwarded port, each way; `None`, written 0, is without limit.
@@ -255,7 +253,6 @@ fn machines(raw: &mut Raw<'_>) -> Option<Machines> {
     let memory_mb_max = raw.read(&t::MEMORY_MAX);
     let vcpus = raw.read(&t::VCPUS);
     let vcpus_max = raw.read(&t::VCPUS_MAX);
-    let disk_mb_max = raw.read(&t::DISK_MB_MAX);
     let cpu_percent_max = raw.read(&t::CPU_PERCENT_MAX);
     let bandwidth_kib_max = raw.read(&t::BANDWIDTH_KIB_MAX);
     let accelerator = raw.read(&t::DOMAIN_TYPE);
@@ -288,7 +285,6 @@ fn machines(raw: &mut Raw<'_>) -> Option<Machines> {
         memory_mb_max: memory_mb_max?.max(memory_mb?),
         vcpus: vcpus?,
         vcpus_max: vcpus_max?.max(vcpus?),
-        disk_mb_max: disk_mb_max?,
         cpu_percent_max: cpu_percent_max.map(|percent| (percent > 0).then_some(percent))?,
         bandwidth_kib_max: bandwidth_kib_max.map(|kib| (kib > 0).then_some(kib))?,
         accelerator: accelerator?,

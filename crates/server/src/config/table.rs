@@ -262,8 +262,6 @@ settings! {
         "Processors of a machine.";
     VCPUS_MAX: u32 = ["containers"] "container_vcpus_max", kinds::times(1, 256), Some("4"), Start,
         "The most that a client may ask for.";
-    DISK_MB_MAX: u64 = ["containers"] "disk_mb_max", kinds::whole(1, 1 << 24), Some("10240"), Start,
-        "What one machine may write to its disk, in MiB.";
     CPU_PERCENT_MAX: u32 = ["containers"] "cpu_percent_max", kinds::times(0, 25_600), Some("0"), Start,
         "Of one processor, for one machine, where control groups allow it. 0 is without limit.";
     BANDWIDTH_KIB_MAX: u64 = ["containers"] "bandwidth_kib_max", kinds::whole(0, 1 << 24), Some("0"), Start,

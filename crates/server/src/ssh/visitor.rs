@@ -73,7 +73,7 @@ impl Visitor {
     }
 
     async fn log_in(&self, entry: &Entry, proof: Option<Proof>) -> Option<(MachineId, Shell)> {
-        let login = Login { user: entry.user.clone(), proof: proof? };
+        let login = Login { user: entry.user.clone(), proof: proof?, port: PORT };
         let open = async {
             let stream = (self.gateway.directory.connect)(entry.id, PORT).await;
             let stream = stream.map_err(russh::Error::IO)?;
