@@ -39,6 +39,15 @@ fn created(machine: &Value) -> Value {
     })
 }
 
+/// The way to A through the gateway, whose key is the same as A's.
+fn way() -> Value {
+    let key = KeyLine::parse(PUBLIC_KEY).unwrap();
+    json!({
+        "certificate": PUBLIC_KEY, "valid_until": "2999-11-22T10:00:00Z", "gateway_port": 6122,
+        "gateway_fingerprint": key.fingerprint(), "gateway_host_key": PUBLIC_KEY,
+    })
+}
+
 /// A server with the machines A (as given) and B, which creates A.
 fn lab(a: Value) -> Scripted {
     serve(move |request| {
@@ -54,6 +63,7 @@ fn lab(a: Value) -> Scripted {
                     created(&a)
                 ),
             ),
+            ("POST", id) if id[1..] == format!("{A}/certificate") => (OK.into(), way().to_string()),
             ("GET", "") => {
                 (OK.into(), json!({"machines": [a, b], "available": 4, "uptime": 1}).to_string())
             }

@@ -23,7 +23,8 @@ struct Scene {
     users_key: SshKey,
     gateways_key: String,
     notes: Arc<Mutex<Vec<(&'static str, bool)>>>,
-    _serving: JoinSet<()>,
+    stop: Arc<Notify>,
+    serving: JoinSet<()>,
 }
 
 impl Scene {
@@ -66,9 +67,11 @@ impl Scene {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let mut serving = JoinSet::new();
-        serving
-            .spawn(Gateway::new(settings, directory).serve(listener, std::future::pending::<()>()));
-        Self { guest, id, address, authority, users_key, gateways_key, notes, _serving: serving }
+        let stop = Arc::new(Notify::new());
+        let stopping = Arc::clone(&stop);
+        let stopped = async move { stopping.notified().await };
+        serving.spawn(Gateway::new(settings, directory).serve(listener, stopped));
+        Self { guest, id, address, authority, users_key, gateways_key, notes, stop, serving }
     }
 
     async fn client(&self) -> Handle<Client> {
@@ -325,6 +328,25 @@ async fn who_says_nothing_is_sent_away() {
     let mut all = Vec::new();
     silent.read_to_end(&mut all).await.unwrap();
     assert!(all.starts_with(b"SSH-2.0-Gatehouse\r\n"));
+}
+
+#[test]
+fn a_gateway_that_is_to_stop_takes_nobody_and_lets_visits_end() {
+    with_a_machine(async {
+        let mut scene = Scene::new().await;
+        let client = scene.inside().await;
+        scene.stop.notify_one();
+        while TcpStream::connect(scene.address).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+        let mut channel = client.channel_open_session().await.unwrap();
+        channel.exec(true, "cat").await.unwrap();
+        channel.data(&b"x"[..]).await.unwrap();
+        channel.eof().await.unwrap();
+        assert_eq!(heard(&mut channel).await.0, b"x");
+        drop((channel, client));
+        assert!(scene.serving.join_next().await.is_some());
+    });
 }
 
 #[test]

@@ -82,6 +82,30 @@ fn a_host_key_that_nobody_knows_is_asked_about() {
     assert!(ran.err.contains("must be SHA256:x"), "{}", ran.err);
 }
 
+#[test]
+fn the_gateway_is_entered_by_a_certificate_with_its_host_key_pinned() {
+    let (home, user) = somebody();
+    let server = lab(machine(A));
+    let call = entered(&user, &server, &["--gateway", "uname", "-a"]);
+    let directory = home.path().join("state dir/gatehouse/machines");
+    let directory = directory.display();
+    for option in [
+        "HostKeyAlias=gatehouse-gateway",
+        "StrictHostKeyChecking=yes",
+        &format!("UserKnownHostsFile=\"{directory}/{A}.gateway_known_hosts\""),
+        &format!("CertificateFile=\"{directory}/{A}.cert.pub\""),
+        &format!("IdentityFile=\"{directory}/id_ed25519\""),
+    ] {
+        assert!(call.iter().any(|word| word == option), "{option}: {call:?}");
+    }
+    assert_eq!(call[1..3], ["-p", "6122"]);
+    assert_eq!(call[call.len() - 3..], [&format!("{A}@lab.example"), "uname", "-a"]);
+    let pinned = std::fs::read_to_string(format!("{directory}/{A}.gateway_known_hosts")).unwrap();
+    assert_eq!(pinned, format!("gatehouse-gateway {PUBLIC_KEY}\n"));
+    fine(user.run(&server, &["machine", "destroy", A]));
+    assert!(!std::path::Path::new(&format!("{directory}/{A}.cert.pub")).exists());
+}
+
 /// `ssh` must not be started for A when the server changes these fields after its creation.
 #[track_caller]
 fn check_not_entered(changes: &[(&str, Value)], words: &str) {
