@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 /// A server of machines, which ends them when it ends.
 struct Lender {
     server: Option<Server>,
+    /// The documented routes' own port.
     web: u16,
-    gateway: u16,
 }
 
 /// Where the images are that `make test` builds.
@@ -25,7 +25,7 @@ fn images() -> PathBuf {
 
 impl Lender {
     fn start(change: impl FnOnce(Setup) -> Setup) -> Self {
-        let (web, gateway, first) = (free_port(), free_port(), free_port());
+        let first = free_port();
         let setup = Setup::new()
             .set("containers", "bind_address", "127.0.0.1")
             .set("containers", "classic", "false")
@@ -35,10 +35,13 @@ impl Lender {
             .set("containers", "container_memory", "256")
             .set("containers", "max_allowed_running_container_domains", "2")
             .set("containers", "on_shutdown", "stop")
-            .set("containers", "ssh_gateway_port", &gateway.to_string())
-            .set("containers.web_server", "listen_port", &web.to_string())
+            .set("containers", "ssh_gateway_port", "0")
+            .set("containers.web_server", "listen_port", "0")
             .set("containers.port_forwarding", "port_range", &format!("{first} {}", first + 100));
-        Self { server: Some(change(setup).start()), web, gateway }
+        let server = change(setup).start();
+        let line = server.log().wait_for(&["the documented routes of containers are on"]);
+        let web = line.rsplit(':').next().unwrap().parse().unwrap();
+        Self { server: Some(server), web }
     }
 
     fn ask(&self, method: &str, path: &str, body: Option<&str>) -> (u16, Value) {
@@ -200,7 +203,7 @@ fn write_ways(lender: &Lender, created: &Value) {
     let way = lender.post(&path).json(&json!({ "public_key": public_key })).send();
     assert_eq!(way.status, 200, "{}", way.text());
     let way = way.json();
-    assert_eq!(way["gateway_port"], lender.gateway);
+    assert_eq!(way["gateway_port"], created["gateway_port"]);
     lender.write("other-cert.pub", way["certificate"].as_str().unwrap());
     let known = format!(
         "gateway {}\nmachine {}\n",
@@ -208,7 +211,7 @@ fn write_ways(lender: &Lender, created: &Value) {
         created["machine"]["host_key"].as_str().unwrap()
     );
     lender.write("known_hosts", known);
-    let (port, user) = (lender.gateway, created["username"].as_str().unwrap());
+    let (port, user) = (&created["gateway_port"], created["username"].as_str().unwrap());
     let folder = lender.path(".").canonicalize().unwrap();
     let folder = folder.display();
     let config = format!(
@@ -229,7 +232,6 @@ fn openssh_enters_a_machine_through_the_gateway() {
     make_key(&lender, "own");
     make_key(&lender, "other");
     let (created, foreign) = (machine(&lender), machine(&lender));
-    assert_eq!(created["gateway_port"], lender.gateway);
     let id = created["machine"]["id"].as_str().unwrap();
     write_ways(&lender, &created);
     let user = format!("{}\n", created["username"].as_str().unwrap());

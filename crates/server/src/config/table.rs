@@ -293,8 +293,8 @@ settings! {
     SNAPSHOT_FOREIGN: bool = ["containers"] "snapshot_foreign", kinds::SWITCH, Some("false"), Start,
         "Whether machines of images without our agent start from a snapshot too. Their clones share what such images \
          keep secret.";
-    SSH_GATEWAY_PORT: u16 = ["containers"] "ssh_gateway_port", kinds::OPEN_PORT, None, Start,
-        "One port for the SSH of all machines.";
+    SSH_GATEWAY_PORT: u16 = ["containers"] "ssh_gateway_port", kinds::PORT, None, Start,
+        "One port for the SSH of all machines. 0 takes a free one.";
     CONTAINERS_BIND: String = ["containers"] "bind_address", kinds::HOST, Some("0.0.0.0"), Start,
         "Where the ports of this section listen.";
     CLASSIC: bool = ["containers"] "classic", kinds::SWITCH, Some("true"), Start,
