@@ -9,6 +9,10 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
+use server::containers::{
+    Accelerator, Bounds, DatabaseInterface, Parameters, RsaWrapper, ServerInterface,
+    VirtualizationInterface,
+};
 use wire::Secret;
 use wire::container::{ClientSide, Generation, KeyPair, Progress, Response};
 
@@ -104,10 +108,13 @@ fn free_address() -> SocketAddr {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
 }
 
+fn pem() -> Secret {
+    Secret::new(include_str!("../../../testdata/containers/private2048.pem"))
+}
+
 /// Asks; an error for a connection that ends without an answer.
 fn ask(mut stream: TcpStream, request: &Value) -> Result<Response, String> {
-    let pem = include_str!("../../../testdata/containers/private2048.pem");
-    let keys = Arc::new(KeyPair::from_private_pem(&Secret::new(pem)).unwrap());
+    let keys = Arc::new(KeyPair::from_private_pem(&pem()).unwrap());
     stream.set_read_timeout(Some(LONG)).unwrap();
     let mut client = ClientSide::new(keys, Generation::Four, request, None);
     loop {
@@ -193,4 +200,55 @@ fn a_capacity_of_ones_own_is_kept_to() {
     assert!(too_large.message.starts_with("Bad request"), "{}", too_large.message);
     example.child.stdin.take().unwrap().write_all(b"\n").unwrap();
     assert!(example.child.wait().unwrap().success());
+}
+
+#[test]
+fn who_closes_the_shell_or_the_client_leaves_no_container_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut virtualization = VirtualizationInterface::new().unwrap();
+    virtualization.machines.accelerator = Accelerator::Emulation;
+    virtualization.machines.images = images();
+    let server = ServerInterface::new(Parameters {
+        bind_address: "127.0.0.1".to_owned(),
+        listen_port: 0,
+        runtime_virtualization_interface: Some(virtualization),
+        runtime_database_interface: Some(DatabaseInterface::at(folder.path())),
+        runtime_rsa_wrapper: Some(RsaWrapper::from_private_pem(&pem()).unwrap()),
+        ..Parameters::default()
+    });
+    let server = server.unwrap();
+    server.start(true).unwrap();
+    let create = || {
+        let stream = TcpStream::connect(server.address().unwrap()).unwrap();
+        let parameters = json!({ "memory": 128, "vcpus": 1 });
+        ask(stream, &json!({ "verb": "CREATE", "parameters": parameters }))
+    };
+    let (tell, told) = std::sync::mpsc::channel();
+    server.on_created_endpoint_shell(move |shell, container, _| {
+        let said = shell.run("id -un", Bounds::within(LONG)).unwrap();
+        shell.close();
+        assert!(shell.is_closed() && shell.run("id", Bounds::within(LONG)).is_err());
+        tell.send((container.uuid, said.stdout)).unwrap();
+    });
+    assert_eq!(create(), Err("closed".to_owned()));
+    let (shown, user) = told.recv().unwrap();
+    assert_eq!(user, b"endpoint\n");
+    server.on_created_container(move |client, container| {
+        assert_ne!(container.uuid, shown);
+        client.close();
+    });
+    assert_eq!(create(), Err("closed".to_owned()));
+    assert!(told.try_recv().is_err(), "nothing goes on with it");
+    let database = server.runtime_database_interface().clone();
+    server.on_created_container(|_, _| {});
+    server.on_created_endpoint_shell(|_, _, _| {});
+    let lent = create().unwrap();
+    let uuid = lent.data["container_uuid"].as_str().unwrap().parse().unwrap();
+    let token = Secret::new(lent.data["client_token"].as_str().unwrap());
+    assert_eq!(database.entries().len(), 1, "the two before are undone");
+    assert_eq!(database.entry(uuid, &token).as_ref(), database.entries().first());
+    assert_eq!(database.entry(uuid, &Secret::new("0".repeat(255))), None);
+    assert_eq!(server.runtime_statistics().available_containers_amount, 5);
+    drop(server);
+    assert_eq!(std::fs::read_dir(folder.path().join("running")).unwrap().count(), 0);
 }
