@@ -282,7 +282,7 @@ fn qemu_settings(config: &MachinesConfig) -> QemuSettings {
         user: unprivileged::user(&config.state, &config.images),
         snapshots: config.state.join("snapshots"),
         network: Arc::new(policy),
-        snapshot: true,
+        snapshot: config.snapshot,
         snapshot_foreign: config.snapshot_foreign,
         limits: true,
         cpu_percent_max: config.cpu_percent_max,

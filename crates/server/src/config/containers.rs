@@ -90,6 +90,8 @@ pub struct Machines {
     pub network_allow: Vec<IpNetwork>,
     /// `on_shutdown`.
     pub on_shutdown: OnShutdown,
+    /// `snapshot`: whether machines are clones of a snapshot where that is safe.
+    pub snapshot: bool,
     /// `snapshot_foreign`: whether images without our agent are snapshotted.
     pub snapshot_foreign: bool,
 }
@@ -268,6 +270,7 @@ fn machines(raw: &mut Raw<'_>) -> Option<Machines> {
     let internet = raw.read(&t::INTERNET);
     let network_allow = raw.read(&t::NETWORK_ALLOW);
     let on_shutdown = raw.read(&t::ON_SHUTDOWN);
+    let snapshot = raw.read(&t::SNAPSHOT);
     let snapshot_foreign = raw.read(&t::SNAPSHOT_FOREIGN);
     let state = state.unwrap_or_else(usual_state);
     let images = images.unwrap_or_else(|| state.join("images"));
@@ -300,6 +303,7 @@ fn machines(raw: &mut Raw<'_>) -> Option<Machines> {
         internet: internet?,
         network_allow: network_allow?,
         on_shutdown: on_shutdown?,
+        snapshot: snapshot?,
         snapshot_foreign: snapshot_foreign?,
     })
 }
@@ -401,6 +405,8 @@ mod tests {
         assert_eq!(containers.key_files.private, Path::new("machines/private.pem"));
         assert!(!machines.internet && machines.ttl_default.is_none() && machines.quota.is_none());
         assert_eq!(machines.on_shutdown, OnShutdown::Keep);
+        assert!(machines.snapshot && !machines.snapshot_foreign);
+        assert!(!read("[containers]\nsnapshot = off").machines.snapshot);
         assert!(containers.web_server.is_none() && containers.access_tokens.is_none());
         assert!(containers.ip_filter.is_none());
     }

@@ -290,6 +290,8 @@ settings! {
         "Private networks that guests may reach all the same.";
     ON_SHUTDOWN: OnShutdown = ["containers"] "on_shutdown", kinds::ON_SHUTDOWN, Some("keep"), Start,
         "What becomes of machines when the server ends: `keep` lets the next server take them over.";
+    SNAPSHOT: bool = ["containers"] "snapshot", kinds::SWITCH, Some("true"), Start,
+        "Whether machines are clones of a snapshot where that is safe. Without, each of them boots.";
     SNAPSHOT_FOREIGN: bool = ["containers"] "snapshot_foreign", kinds::SWITCH, Some("false"), Start,
         "Whether machines of images without our agent start from a snapshot too. Their clones share what such images \
          keep secret.";
