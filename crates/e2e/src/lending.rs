@@ -13,7 +13,7 @@ use std::time::Duration;
 use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal};
 use serde_json::{Value, json};
 
-use crate::{Guest, Link, Server, Setup, Signal};
+use crate::{Guest, Server, Setup, Signal};
 
 /// A running server that lends machines.
 #[derive(Debug)]
@@ -131,16 +131,20 @@ impl Lending {
     /// # Panics
     /// When its log tells of a panic.
     pub fn restart(&mut self, signal: Signal) {
-        let log = self.log().so_far();
-        assert!(!log.contains("panicked"), "{log}");
-        let arguments = self.arguments();
-        self.server.restart(signal, &arguments);
+        self.restart_then(signal, || ());
     }
 
-    /// A connection of its own for requests whose answers may be lost.
-    #[must_use]
-    pub fn link(&self) -> Link {
-        Link::new(self.address(), "")
+    /// As [`Self::restart`], with something done while no server runs.
+    ///
+    /// # Panics
+    /// When its log tells of a panic.
+    pub fn restart_then(&mut self, signal: Signal, between: impl FnOnce()) {
+        self.server.signal(signal);
+        let log = self.server.process.wait().stderr;
+        assert!(!log.contains("panicked"), "{log}");
+        between();
+        let arguments = self.arguments();
+        self.server.start_again(&arguments);
     }
 
     /// Has a machine made, which must work, and gives the whole answer.

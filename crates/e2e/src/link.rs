@@ -33,7 +33,7 @@ pub struct Link {
 }
 
 impl Link {
-    /// A caller with this authorization.
+    /// A caller with this authorization; none where it is empty.
     #[must_use]
     pub fn new(address: SocketAddr, authorization: &str) -> Self {
         Self { address, authorization: authorization.to_owned(), connection: None }
@@ -49,9 +49,12 @@ impl Link {
             return Outcome::Unsent;
         };
         let body = if method == "GET" { String::new() } else { body.to_string() };
+        let authorization = match &*self.authorization {
+            "" => String::new(),
+            authorization => format!("Authorization: {authorization}\r\n"),
+        };
         connection.write(format!(
-            "{method} {path} HTTP/1.1\r\nHost: x\r\nAuthorization: {}\r\nContent-Length: {}\r\n\r\n{body}",
-            self.authorization,
+            "{method} {path} HTTP/1.1\r\nHost: x\r\n{authorization}Content-Length: {}\r\n\r\n{body}",
             body.len(),
         ));
         match connection.try_read_reply() {

@@ -148,6 +148,14 @@ impl Server {
     pub fn restart(&mut self, signal: Signal, arguments: &[OsString]) {
         self.signal(signal);
         let _ = self.process.wait();
+        self.start_again(arguments);
+    }
+
+    /// Starts another in the directory of this one, which has ended.
+    ///
+    /// # Panics
+    /// When it does not listen.
+    pub fn start_again(&mut self, arguments: &[OsString]) {
         let setup = std::mem::take(&mut self.setup);
         *self = setup.start_with(&program(), arguments);
     }

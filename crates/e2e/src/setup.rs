@@ -109,7 +109,7 @@ impl Setup {
         self
     }
 
-    /// Runs plugins with the virtual environment that holds aiohttp and psutil.
+    /// Runs plugins with the virtual environment that holds aiohttp, cryptography and psutil.
     ///
     /// # Panics
     /// When there is none.
