@@ -84,11 +84,11 @@ class SetupTest(unittest.TestCase):
     def test_a_bare_machine_lacks_everything(self):
         self.check_plan("run", ["gcc", "libc6-dev", "python3"])
         self.check_plan(
-            "test", ["gcc", "libc6-dev", "python3", "python3-venv", "curl", "openssl"]
+            "test", ["gcc", "libc6-dev", "python3", "python3-venv", "g++", "curl", "openssl"]
         )
 
     def test_a_complete_machine_lacks_nothing(self):
-        self.have(cc="cc", python3="python3", curl="curl", openssl="openssl")
+        self.have(cc="cc", python3="python3", curl="curl", openssl="openssl", **{"c++": "cc"})
         self.check_plan("run", [])
         self.check_plan("test", [])
 
@@ -103,7 +103,7 @@ class SetupTest(unittest.TestCase):
     def test_debian_python_without_ensurepip_needs_a_package_for_tests_only(self):
         self.have(cc="cc", python3="python3-without-venv", curl="curl", openssl="openssl")
         self.check_plan("run", [])
-        self.check_plan("test", ["python3-venv"])
+        self.check_plan("test", ["python3-venv", "g++"])
 
     def test_without_rights_the_one_command_is_printed(self):
         self.have(cc="cc", apt_get="apt-get", sudo="sudo-refusing", id="id-of-a-user")

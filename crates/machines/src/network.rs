@@ -34,6 +34,8 @@ use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 
 pub use connection::Connection;
+#[cfg(fuzzing)]
+pub use frame::fuzz as fuzz_frame;
 pub use policy::NetworkPolicy;
 
 use outside::Outside;

@@ -23,6 +23,9 @@ mod template;
 mod tests;
 mod vm;
 
+#[cfg(fuzzing)]
+pub use qmp::fuzz as fuzz_monitor;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;

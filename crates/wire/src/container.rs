@@ -13,6 +13,8 @@ mod cipher;
 mod client;
 mod errors;
 mod frame;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod keys;
 mod message;
 mod packet;

@@ -10,6 +10,7 @@
 )]
 
 mod commits;
+mod fuzz;
 mod process;
 mod report;
 mod steps;
@@ -30,6 +31,7 @@ usage: cargo xtask <command>
   docs                   the documentation builds without a warning
   deny                   licences, advisories and sources of dependencies (needs cargo-deny)
   test                   programs built, then Rust tests and doctests
+  fuzz [--secs N]        every fuzz target, N seconds altogether (default: 60)
   python                 tests of the Python side, the example plugins and the scripts
   commit-check [RANGE]   messages of the commits in RANGE (default: since the main branch)
 ";
@@ -39,6 +41,8 @@ usage: cargo xtask <command>
 enum Request {
     /// Run these steps, in order; go on after a failure or not.
     Steps { steps: Vec<Step>, keep_going: bool },
+    /// Run the fuzz targets for so many seconds altogether.
+    Fuzz(u64),
     /// Check commit messages of a range, or since the main branch.
     Commits(Option<String>),
     /// Show the usage text.
@@ -55,6 +59,10 @@ fn parse(arguments: &[&str]) -> Result<Request, String> {
             Ok(Request::Steps { steps: Step::ALL.to_vec(), keep_going: true })
         }
         ["test"] => Ok(steps(&[Step::Build, Step::Test, Step::Doctest])),
+        ["fuzz", "--secs", secs] => match secs.parse() {
+            Ok(secs @ 1..=86_400) => Ok(Request::Fuzz(secs)),
+            _ => Err(format!("`{secs}` is no number of seconds from 1 to 86400")),
+        },
         ["commit-check"] => Ok(Request::Commits(None)),
         ["commit-check", range] => Ok(Request::Commits(Some((*range).to_owned()))),
         [name] => match Step::ALL.into_iter().find(|step| step.name() == *name) {
@@ -82,6 +90,7 @@ fn main() -> ExitCode {
             print!("{USAGE}");
             true
         }
+        Ok(Request::Fuzz(secs)) => report::fuzz(&root(), secs),
         Ok(Request::Commits(range)) => commits::run(&root(), range.as_deref()),
         Ok(Request::Steps { steps, keep_going }) => report::run(&root(), &steps, keep_going),
         Err(complaint) => {
@@ -107,6 +116,14 @@ mod tests {
     fn tests_alone_still_build_the_programs_first() {
         let steps = vec![Step::Build, Step::Test, Step::Doctest];
         assert_eq!(parse(&["test"]), Ok(Request::Steps { steps, keep_going: false }));
+    }
+
+    #[test]
+    fn fuzzing_takes_a_time_within_limits() {
+        assert_eq!(parse(&["fuzz", "--secs", "600"]), Ok(Request::Fuzz(600)));
+        for wrong in ["0", "-1", "86401", "x"] {
+            assert!(parse(&["fuzz", "--secs", wrong]).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::fuzz;
 use crate::process::{End, run as run_job};
 use crate::steps::{Have, Plan, Step, is_closing_line, plan};
 use crate::tidy;
@@ -57,6 +58,10 @@ fn perform(root: &Path, plan: Plan) -> (Outcome, Vec<String>) {
             println!("skipped: {reason}");
             return (Outcome::Skipped(reason), Vec::new());
         }
+        Plan::Fuzz => {
+            let (end, closing) = fuzz::run(root, fuzz::SECS);
+            return (outcome(end), closing);
+        }
         Plan::Tidy => return (tidied(tidy::run(root)), Vec::new()),
         Plan::Run(jobs) => jobs,
     };
@@ -73,6 +78,15 @@ fn perform(root: &Path, plan: Plan) -> (Outcome, Vec<String>) {
         }
     }
     (Outcome::Passed, closing)
+}
+
+/// Runs the fuzz targets for so long, prints what came of them, and says whether nothing failed.
+pub(crate) fn fuzz(root: &Path, secs: u64) -> bool {
+    let begun = Instant::now();
+    let (end, closing) = fuzz::run(root, secs);
+    let row = Row { step: Step::Fuzz, outcome: outcome(end), took: begun.elapsed(), closing };
+    print!("\n{}", summary(std::slice::from_ref(&row)));
+    row.outcome == Outcome::Passed
 }
 
 fn tidied(found: Result<Vec<tidy::Problem>, String>) -> Outcome {

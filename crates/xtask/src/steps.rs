@@ -20,11 +20,12 @@ pub(crate) enum Step {
     Build,
     Test,
     Doctest,
+    Fuzz,
 }
 
 impl Step {
     /// All of CI: what fails within seconds comes before what compiles for minutes.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Fmt,
         Self::Tidy,
         Self::Python,
@@ -34,6 +35,7 @@ impl Step {
         Self::Build,
         Self::Doctest,
         Self::Test,
+        Self::Fuzz,
     ];
 
     /// The word for it on the command line and in the summary.
@@ -48,6 +50,7 @@ impl Step {
             Self::Build => "build",
             Self::Test => "test",
             Self::Doctest => "doctest",
+            Self::Fuzz => "fuzz",
         }
     }
 }
@@ -94,6 +97,8 @@ pub(crate) enum Plan {
     Run(Vec<Job>),
     /// The rules that live in this program.
     Tidy,
+    /// The fuzz targets, two at a time.
+    Fuzz,
     /// Nothing, for this reason.
     Skip(&'static str),
 }
@@ -107,7 +112,10 @@ pub(crate) fn plan(step: Step, have: &Have) -> Plan {
         Plan::Run(vec![job])
     };
     match step {
-        Step::Fmt => cargo(60, &["fmt", "--all", "--check"]),
+        Step::Fmt => Plan::Run(vec![
+            Job::new(60, &["cargo", "fmt", "--all", "--check"]),
+            Job::new(60, &["cargo", "fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"]),
+        ]),
         Step::Tidy => Plan::Tidy,
         Step::Python if have.python_suites.is_empty() => Plan::Skip("there are no Python tests"),
         Step::Python => Plan::Run(have.python_suites.iter().map(|s| python(s, have)).collect()),
@@ -130,6 +138,7 @@ pub(crate) fn plan(step: Step, have: &Have) -> Plan {
             cargo(1800, &["test", "--workspace", "--lib", "--bins", "--tests", "--locked"])
         }
         Step::Doctest => cargo(600, &["test", "--workspace", "--doc", "--locked"]),
+        Step::Fuzz => Plan::Fuzz,
     }
 }
 

@@ -244,3 +244,23 @@ pub(super) fn udp_frame(
     );
     Some(bytes)
 }
+
+/// For a fuzz target: what `bytes` ask for stands within them, and leaves the LAN only where it says so.
+#[cfg(fuzzing)]
+pub fn fuzz(bytes: &[u8]) {
+    let within = |part: &[u8]| part.is_empty() || bytes.as_ptr_range().contains(&part.as_ptr());
+    match ask(bytes) {
+        Ask::Nothing => return,
+        Ask::WhoHas(address) => assert!(is_ours(address)),
+        Ask::IsAt | Ask::Stack => {}
+        Ask::Dhcp(payload) => assert!(within(payload)),
+        Ask::Segment { flow, .. } => {
+            assert!(leaves(flow.to) && flow.from > 0 && flow.to.port() > 0)
+        }
+        Ask::Datagram { flow, payload } => {
+            assert!(leaves(flow.to) && flow.from > 0 && flow.to.port() > 0 && within(payload));
+        }
+    }
+    let mac = source(bytes).filter(EthernetAddress::is_unicast);
+    assert!(mac.is_some(), "an answer needs an address");
+}

@@ -279,6 +279,24 @@ impl Waiting {
     }
 }
 
+/// For a fuzz target: `bytes` arrive in parts of `part`; whatever they are, little of them is kept and reading ends.
+#[cfg(fuzzing)]
+pub fn fuzz(bytes: &[u8], part: usize) {
+    let (mut lines, mut seen) = (Lines::default(), Seen::default());
+    for part in bytes.chunks(part.max(1)) {
+        lines.push(part);
+        loop {
+            match lines.next() {
+                Ok(None) => break,
+                Ok(Some(Message::Event { name, data })) => drop(seen.take(&name, &data)),
+                Ok(Some(_)) => {}
+                Err(_) => return,
+            }
+        }
+        assert!(lines.buffer.len() <= LINE_BYTES_MAX, "{} bytes are kept", lines.buffer.len());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -112,6 +112,15 @@ impl ServerSide {
         }
     }
 
+    /// One whose keys were exchanged.
+    #[cfg(fuzzing)]
+    pub(super) fn secured(keys: Arc<KeyPair>, unlocked: Unlocked) -> Self {
+        let mut side = Self::new(keys);
+        side.state = State::Unlocking;
+        side.unlocked(Ok(unlocked));
+        side
+    }
+
     /// Takes bytes that came. At most a few thousand at a time keep the memory of a connection small.
     pub fn feed(&mut self, bytes: &[u8]) {
         self.input.put(bytes);
