@@ -68,10 +68,7 @@ mod tests {
         let first = bind("127.0.0.1", 0).await.unwrap();
         let port = first[0].local_addr().unwrap().port();
         let error = bind("127.0.0.1", port).await.unwrap_err().to_string();
-        assert!(
-            error.contains(&port.to_string()) && error.contains("set another port"),
-            "{error}"
-        );
+        assert!(error.contains(&port.to_string()) && error.contains("set another port"), "{error}");
     }
 
     #[tokio::test]

@@ -1,5 +1,7 @@
 //! The examples of embedding as programs, asked by the protocol's own client.
 
+#![expect(clippy::unwrap_used, reason = "a failed step fails its test")]
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
