@@ -6,7 +6,7 @@ CARGO = cargo
 # Where cargo builds; a directory of your own is respected.
 TARGET = $${CARGO_TARGET_DIR:-target}
 
-.PHONY: help run build agent-static test setup bench-plugins bench-dispatch clean
+.PHONY: help run build agent-static test setup bench-plugins bench-dispatch bench-machines clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 24
@@ -44,6 +44,10 @@ bench-plugins: ## measure the plugin server
 bench-dispatch: ## measure tasks, events and parked agents
 	@scripts/setup test
 	@benches/dispatch/run.sh
+
+bench-machines: ## measure temporary machines
+	@scripts/setup test
+	@benches/machines/run.sh
 
 clean: ## remove everything that was built or installed here
 	$(CARGO) clean

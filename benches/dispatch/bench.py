@@ -29,6 +29,7 @@ from turns import Plan, Tool  # noqa: E402
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 BENCH = ROOT / ".bench"
+SUBJECT = "dispatch"
 # What a server has open besides its agents.
 SPARE_FILES = 1000
 
@@ -154,12 +155,13 @@ def main():
     raw = {"about": description, "plan": vars(plan), "rows": measured, "failed": failed}
     results = BENCH / "dispatch.json"
     results.write_text(json.dumps(raw, indent=1, ensure_ascii=False) + "\n")
-    print(page.text(description, measured))
+    print(page.text(description, measured, SUBJECT))
     whole = not options.only and not options.quick and not failed
     path = pathlib.Path(options.page) if options.page else PAGE if whole else None
     if path:
-        old = path.read_text(encoding="utf-8") if path.exists() else page.EMPTY
-        path.write_text(page.page(description, measured, plan, old), encoding="utf-8")
+        old = path.read_text(encoding="utf-8") if path.exists() else page.empty(SUBJECT)
+        how = f"{plan.runs} turns of {plan.secs} s each."
+        path.write_text(page.page(description, measured, how, old, SUBJECT), encoding="utf-8")
         say(f"wrote {path.name}")
     return 1 if failed else 0
 

@@ -1,4 +1,4 @@
-"""Prints what was measured, and writes the section about it into the page of benchmarks.
+"""Prints what was measured, and writes the section about its subject into the page of benchmarks.
 
 Invariant: only what stands between the markers of the numbers is written anew.
 Not here: measuring (``measure``).
@@ -8,8 +8,15 @@ import re
 
 from report import aligned, markdown, number, verdict_table, versions
 
-BEGIN, END = "<!-- dispatch:begin -->", "<!-- dispatch:end -->"
-EMPTY = f"{BEGIN}\n{END}\n"
+
+def marks(subject):
+    """Between which of a subject's numbers stand."""
+    return f"<!-- {subject}:begin -->", f"<!-- {subject}:end -->"
+
+
+def empty(subject):
+    """A page without numbers."""
+    return "\n".join([*marks(subject), ""])
 
 
 def load_table(rows):
@@ -41,38 +48,40 @@ def fact_table(rows):
     return [["what", "value"]] + shown
 
 
-def tables(rows, form):
+def tables(rows, form, subject):
     """``(title, table)`` of the tables that have lines."""
     found = [
-        ("Dispatch against the others", verdict_table(rows)),
-        ("Every server of dispatch", load_table(rows)),
-        ("Other values of dispatch", fact_table(rows)),
+        (f"{subject.capitalize()} against the others", verdict_table(rows)),
+        (f"Every server of {subject}", load_table(rows)),
+        (f"Other values of {subject}", fact_table(rows)),
     ]
     return [(title, form(table)) for title, table in found if len(table) > 1]
 
 
-def text(about, rows):
+def text(about, rows, subject):
     """The report for a terminal."""
     parts = [f"{about['machine']}\n{versions(about)}"]
-    parts += [f"{title}\n\n{table}" for title, table in tables(rows, aligned)]
+    parts += [f"{title}\n\n{table}" for title, table in tables(rows, aligned, subject)]
     return "\n\n".join(parts)
 
 
-def section(about, rows, plan):
-    """The numbers for the page, with their markers."""
+def section(about, rows, how, subject):
+    """The numbers for the page, with their markers. ``how``: how many and how long."""
+    begin, end = marks(subject)
     parts = [
-        BEGIN,
+        begin,
         f"{about['date']}, {about['machine']}; load average before: {about['load']:.2f}.",
         f"{versions(about)}.",
-        f"{plan.runs} turns of {plan.secs} s each.",
+        how,
     ]
-    parts += [f"### {title}\n\n{table}" for title, table in tables(rows, markdown)]
-    return "\n\n".join([*parts, END])
+    parts += [f"### {title}\n\n{table}" for title, table in tables(rows, markdown, subject)]
+    return "\n\n".join([*parts, end])
 
 
-def page(about, rows, plan, old_page):
+def page(about, rows, how, old_page, subject):
     """The whole page with new numbers."""
-    between = re.compile(f"{re.escape(BEGIN)}.*{re.escape(END)}", re.DOTALL)
+    begin, end = marks(subject)
+    between = re.compile(f"{re.escape(begin)}.*{re.escape(end)}", re.DOTALL)
     if not between.search(old_page):
-        raise ValueError(f"the page has no place for the numbers: {BEGIN} … {END}")
-    return between.sub(lambda _: section(about, rows, plan), old_page)
+        raise ValueError(f"the page has no place for the numbers: {begin} … {end}")
+    return between.sub(lambda _: section(about, rows, how, subject), old_page)

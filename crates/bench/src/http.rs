@@ -115,9 +115,13 @@ pub(crate) struct Caller {
 
 impl Caller {
     pub(crate) fn connect(server: SocketAddrV4) -> Result<Self, LoadError> {
+        Self::connect_within(server, Duration::from_secs(60))
+    }
+
+    /// The same with a limit of its own for each answer.
+    pub(crate) fn connect_within(server: SocketAddrV4, limit: Duration) -> Result<Self, LoadError> {
         let stream = connect_from(Ipv4Addr::LOCALHOST, server)?;
-        let limit = Some(Duration::from_secs(60));
-        stream.set_read_timeout(limit).map_err(LoadError::io("connection"))?;
+        stream.set_read_timeout(Some(limit)).map_err(LoadError::io("connection"))?;
         Ok(Self { stream, inbox: Vec::new() })
     }
 

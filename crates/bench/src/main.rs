@@ -1,7 +1,7 @@
 //! `dispatch-load`: puts load on a dispatch server, and the same kind of load on those it is
 //! compared with.
 //!
-//! Invariant: one thread, so that it has one core; prints one line of JSON when everything that was
+//! Invariant: one thread, so that it has one core, but for clients of machines, which wait for each other; prints one line of JSON when everything that was
 //! asked was answered, and nothing but an error otherwise.
 //! Not here: starting servers, comparing numbers (`benches/dispatch`).
 
@@ -19,6 +19,7 @@ mod events;
 mod fill;
 mod http;
 mod jetstream;
+mod machines;
 mod nats;
 mod parked;
 mod process;
@@ -59,6 +60,8 @@ enum Load {
     Redis(Pairs),
     /// What the disk can make durable.
     Disk(disk::Arguments),
+    /// Temporary machines.
+    Machines(machines::Arguments),
 }
 
 /// Another server, and who talk through it.
@@ -104,6 +107,7 @@ fn run(load: &Load) -> Result<Value, LoadError> {
         Load::JetstreamEvents(arguments) => jetstream::run_events(arguments),
         Load::Redis(arguments) => redis::run(arguments),
         Load::Disk(arguments) => disk::run(arguments),
+        Load::Machines(arguments) => machines::run(arguments),
     }
 }
 

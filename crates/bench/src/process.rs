@@ -32,6 +32,32 @@ impl Process {
         Ok(Duration::from_secs_f64(ticks as f64 / per_sec as f64))
     }
 
+    /// Every process that there is.
+    pub(crate) fn all() -> Result<Vec<Self>, LoadError> {
+        let entries = std::fs::read_dir("/proc").map_err(LoadError::io("/proc"))?;
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        Ok(names.filter_map(|name| name.parse().ok().map(Self)).collect())
+    }
+
+    /// Who started it.
+    pub(crate) fn parent(self) -> Result<u32, LoadError> {
+        let status = self.read("status")?;
+        let parent = number_after(&status, "PPid:").and_then(|pid| u32::try_from(pid).ok());
+        parent.ok_or_else(|| unknown("status", &status))
+    }
+
+    /// Its program and arguments, each ended by a zero byte.
+    pub(crate) fn command_line(self) -> Result<String, LoadError> {
+        self.read("cmdline")
+    }
+
+    /// Memory that it shares with nobody, in bytes.
+    pub(crate) fn private_bytes(self) -> Result<u64, LoadError> {
+        let rollup = self.read("smaps_rollup")?;
+        let kib = private_kib(&rollup).ok_or_else(|| unknown("smaps_rollup", &rollup))?;
+        Ok(kib * 1024)
+    }
+
     /// How many files it may have open.
     pub(crate) fn files_max(self) -> Result<u64, LoadError> {
         let limits = self.read("limits")?;
@@ -55,6 +81,10 @@ fn number_after(text: &str, name: &str) -> Option<u64> {
         "unlimited" => Some(u64::MAX),
         number => number.parse().ok(),
     }
+}
+
+fn private_kib(rollup: &str) -> Option<u64> {
+    Some(number_after(rollup, "Private_Clean:")? + number_after(rollup, "Private_Dirty:")?)
 }
 
 /// User and system time; the program's name before them may contain anything.
@@ -100,10 +130,21 @@ mod tests {
     }
 
     #[test]
+    fn private_memory_is_clean_and_dirty() {
+        let rollup = "5-6 ---p [rollup]\nRss: 9 kB\nPrivate_Clean:  12 kB\nPrivate_Dirty:  30 kB\n";
+        assert_eq!(private_kib(rollup), Some(42));
+        assert_eq!(private_kib("Private_Clean: 1 kB"), None);
+    }
+
+    #[test]
     fn this_process_can_be_read() {
         let this = Process(std::process::id());
         assert!(this.rss_bytes().unwrap() > 100_000);
         assert!(this.files_max().unwrap() >= 64);
         this.cpu().unwrap();
+        assert!(this.private_bytes().unwrap() > 10_000);
+        assert!(!this.command_line().unwrap().is_empty());
+        let parent = this.parent().unwrap();
+        assert!(Process::all().unwrap().iter().any(|process| process.0 == parent));
     }
 }
