@@ -5,6 +5,7 @@
 
 mod adoption;
 mod driver;
+mod lock;
 mod order;
 mod pending;
 mod pool;
@@ -120,8 +121,8 @@ struct Shared {
     pool_bell: tokio::sync::Notify,
     since: Instant,
     is_closing: watch::Sender<bool>,
-    /// Held as long as this lives: another server would end our machines as nobody's.
-    _lock: std::fs::File,
+    /// Until it is closed.
+    lock: Mutex<Option<std::fs::File>>,
 }
 
 impl Shared {
@@ -136,22 +137,28 @@ impl Shared {
     fn is_closing(&self) -> bool {
         *self.is_closing.borrow()
     }
+
+    /// Why a machine that is being made is none any more: `error`, unless that comes of the server's end.
+    fn cause(&self, error: MachineError) -> MachineError {
+        if self.is_closing() { MachineError::Closing } else { error }
+    }
 }
 
 impl Machines {
     /// Finds what an earlier server lent and cleans away what it left half done; then takes orders.
     ///
     /// # Errors
-    /// When the folder of machines cannot be made or read, or another server uses it.
+    /// When the folder of machines cannot be made or read, or another server has it.
     pub async fn open(
         settings: Settings,
         hypervisor: Arc<dyn Hypervisor>,
         images: Arc<Images>,
         ports: Ports,
     ) -> Result<Self, MachineError> {
-        let lock = lock(&settings.directory).await?;
+        let directory = settings.directory.clone();
+        let what = directory.display().to_string();
+        let lock = off_thread(|| what, move || lock::lock(&directory)).await?;
         let shared = Arc::new(Shared {
-            _lock: lock,
             register: Mutex::new(Register::new(settings.machines_max, settings.quota)),
             starts: Arc::new(Semaphore::new(settings.starts_at_once.max(1))),
             settings,
@@ -163,6 +170,7 @@ impl Machines {
             pool_bell: tokio::sync::Notify::new(),
             since: Instant::now(),
             is_closing: watch::Sender::new(false),
+            lock: Mutex::new(Some(lock)),
         });
         adoption::adopt_all(&shared).await?;
         Ok(Self(shared))
@@ -324,6 +332,7 @@ impl Machines {
         let mut drivers =
             std::mem::take(&mut *self.0.drivers.lock().unwrap_or_else(PoisonError::into_inner));
         while drivers.join_next().await.is_some() {}
+        drop(self.0.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }
 
@@ -331,27 +340,6 @@ impl Machines {
 fn private_folder(path: &std::path::Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
-}
-
-/// Makes `directory` and sees that no other server uses it.
-async fn lock(directory: &std::path::Path) -> Result<std::fs::File, MachineError> {
-    let what = directory.display().to_string();
-    let directory = directory.to_owned();
-    off_thread(
-        move || what,
-        move || {
-            private_folder(&directory)?;
-            let file = std::fs::File::create(directory.join("lock"))?;
-            match file.try_lock() {
-                Ok(()) => Ok(file),
-                Err(std::fs::TryLockError::WouldBlock) => Err(io::Error::other(
-                    "another server uses this folder; give each its own `state`",
-                )),
-                Err(std::fs::TryLockError::Error(error)) => Err(error),
-            }
-        },
-    )
-    .await
 }
 
 /// Does `work`, which blocks, elsewhere.

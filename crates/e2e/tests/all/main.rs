@@ -42,6 +42,7 @@ mod limits;
 mod machine_doors;
 mod machines_classic;
 mod machines_cli;
+mod machines_edges;
 mod machines_faults;
 mod machines_kill;
 mod machines_rest;

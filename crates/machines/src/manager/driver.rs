@@ -141,7 +141,7 @@ impl Driver {
         let shared = Arc::clone(&self.shared);
         let outcome = tokio::select! {
             biased;
-            why = stopped(&mut self.stop) => Err(MachineError::Ended(format!("{why:?}"))),
+            _ = stopped(&mut self.stop) => Err(MachineError::Ended("it was stopped".into())),
             outcome = start_vm(&shared, boot, step) => outcome,
         };
         let vm = outcome.as_ref().ok().map(|(vm, ..)| Arc::clone(vm));

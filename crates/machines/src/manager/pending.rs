@@ -167,6 +167,10 @@ impl Pending {
     /// # Errors
     /// When the virtual machine cannot be had, or its guest not be reached.
     pub async fn start(&mut self) -> Result<(), MachineError> {
+        self.wait_for_guest().await.map_err(|error| self.shared.cause(error))
+    }
+
+    async fn wait_for_guest(&mut self) -> Result<(), MachineError> {
         if self.is_from_pool {
             return self.leave_pool().await;
         }
@@ -216,6 +220,10 @@ impl Pending {
     /// # Errors
     /// When the guest does not do as it should.
     pub async fn set_up(&mut self) -> Result<(), MachineError> {
+        self.make_user().await.map_err(|error| self.shared.cause(error))
+    }
+
+    async fn make_user(&mut self) -> Result<(), MachineError> {
         if self.login.is_some() {
             return Ok(());
         }
@@ -317,7 +325,8 @@ impl Pending {
             has_agent: self.image.has_agent,
             lifetime: order::lifetime(&self.shared.settings, self.order.ttl)?,
         };
-        let summary = self.lend(lending).await?;
+        let lent = self.lend(lending).await;
+        let summary = lent.map_err(|error| self.shared.cause(error))?;
         self.is_finished = true;
         self.step.send_replace(Step::Ready);
         Ok(Lent {
