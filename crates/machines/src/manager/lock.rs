@@ -23,7 +23,7 @@ pub(super) fn lock(directory: &Path) -> io::Result<File> {
         match file.try_lock() {
             Ok(()) => return Ok(file),
             Err(TryLockError::WouldBlock) if begun.elapsed() < WAIT_MAX => {
-                std::thread::sleep(PAUSE)
+                std::thread::sleep(PAUSE);
             }
             Err(TryLockError::WouldBlock) => {
                 let why = "another server lends machines from this folder; end it, or set another `state`";
