@@ -105,6 +105,7 @@ impl Lending {
             Some(classic) => sockets::bind(&config.bind_to, classic.port).await?,
             None => Vec::new(),
         };
+        warn_if_open(&config, &sockets);
         let web = match &config.web_server {
             Some(web) => Some(open_web(&config.bind_to, web).await?),
             None => None,
@@ -210,6 +211,19 @@ async fn open_web(bind_to: &str, config: &WebServer) -> Result<Web, LendingError
         tracing::info!("the documented routes of containers are on {address}");
     }
     Ok(Web { sockets, tls })
+}
+
+/// Tells whoever starts it that anybody can have machines.
+fn warn_if_open(config: &Containers, sockets: &[TcpListener]) {
+    let is_guarded = config.access_tokens.is_some() || config.ip_filter.is_some();
+    let addresses = sockets.iter().filter_map(|socket| socket.local_addr().ok());
+    let mut open = addresses.filter(|address| !address.ip().to_canonical().is_loopback());
+    if let Some(address) = open.next().filter(|_| !is_guarded) {
+        tracing::warn!(
+            "{address} lends machines to whoever can reach it (set `enabled` in [containers.access_token] or \
+             [containers.ip_filter], or `bind_address = 127.0.0.1` in [containers])"
+        );
+    }
 }
 
 fn default_image(config: &MachinesConfig) -> DefaultImage {
