@@ -84,11 +84,11 @@ class SetupTest(unittest.TestCase):
     def test_a_bare_machine_lacks_everything(self):
         self.check_plan("run", ["gcc", "libc6-dev", "python3"])
         self.check_plan(
-            "test", ["gcc", "libc6-dev", "python3", "python3-venv", "g++", "curl", "openssl"]
+            "test", ["gcc", "libc6-dev", "python3", "python3-venv", "g++", "curl", "openssl", "openssh-client"]
         )
 
     def test_a_complete_machine_lacks_nothing(self):
-        self.have(cc="cc", python3="python3", curl="curl", openssl="openssl", **{"c++": "cc"})
+        self.have(cc="cc", python3="python3", curl="curl", openssl="openssl", ssh="openssl", **{"c++": "cc"})
         self.check_plan("run", [])
         self.check_plan("test", [])
 
@@ -101,7 +101,7 @@ class SetupTest(unittest.TestCase):
         self.check_plan("run", ["python3"])
 
     def test_debian_python_without_ensurepip_needs_a_package_for_tests_only(self):
-        self.have(cc="cc", python3="python3-without-venv", curl="curl", openssl="openssl")
+        self.have(cc="cc", python3="python3-without-venv", curl="curl", openssl="openssl", ssh="openssl")
         self.check_plan("run", [])
         self.check_plan("test", ["python3-venv", "g++"])
 
