@@ -117,6 +117,8 @@ def main():
     BENCH.mkdir(exist_ok=True)
     data = pathlib.Path(tempfile.mkdtemp(prefix="bench-machines-", dir=options.data or "/var/tmp"))
     try:
+        # QEMU of a server that runs as root is somebody else.
+        data.chmod(0o755)
         program = built("gatehouse", options.gatehouse)
         images = pathlib.Path(options.images or ROOT / ".images").resolve()
         description = about(program, options)
