@@ -198,11 +198,12 @@ impl Lending {
         found[0]
     }
 
-    /// The folders of machines.
+    /// The machines that have a folder, or a record beside it.
     #[must_use]
     pub fn folders(&self) -> BTreeSet<String> {
         let folders = fs::read_dir(self.path("m/running")).into_iter().flatten().flatten();
-        folders.map(|folder| folder.file_name().to_string_lossy().into_owned()).collect()
+        let names = folders.map(|folder| folder.file_name().to_string_lossy().into_owned());
+        names.map(|name| name.trim_end_matches(".json").to_owned()).collect()
     }
 
     /// Waits until nothing is left of any machine: no place taken, no process, no folder, no port.

@@ -159,7 +159,7 @@ fn a_machine_that_ended_while_no_server_ran_is_forgotten() {
 fn a_record_that_cannot_be_read_ends_its_machine_alone() {
     let mut lending = Lending::start();
     let (lent, other) = (lending.lend_any(), lending.lend_any());
-    let record = lending.path("m/running").join(id(&lent)).join("machine.json");
+    let record = lending.path("m/running").join(format!("{}.json", id(&lent)));
     lending.restart_then(Signal::KILL, || fs::write(&record, "{\"half\":").unwrap());
     assert_eq!(lending.ids().into_iter().collect::<Vec<_>>(), [id(&other)]);
     assert_eq!(lending.qemu().len(), 1);
