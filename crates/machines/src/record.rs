@@ -70,10 +70,20 @@ impl Record {
     /// # Errors
     /// What the file system says.
     pub fn remove(directory: &Path) -> io::Result<()> {
-        match fs::remove_file(Self::path(directory)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        Self::remove_unfinished(directory)?;
+        remove_file(&Self::path(directory))
+    }
+
+    /// Removes what a server left that was killed while it wrote. Blocks.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn remove_unfinished(directory: &Path) -> io::Result<()> {
+        remove_file(&Self::unfinished(directory))
+    }
+
+    fn unfinished(directory: &Path) -> PathBuf {
+        directory.with_extension("json.new")
     }
 
     /// Writes that of the machine in `directory` and waits for the disk. Blocks.
@@ -81,7 +91,7 @@ impl Record {
     /// # Errors
     /// What the file system says; the record before is still there then.
     pub fn write(&self, directory: &Path) -> io::Result<()> {
-        let new = directory.with_extension("json.new");
+        let new = Self::unfinished(directory);
         let mut file =
             OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
         file.write_all(&serde_json::to_vec_pretty(self)?)?;
@@ -109,6 +119,13 @@ impl Record {
             return Err(io::Error::new(io::ErrorKind::InvalidData, what));
         }
         Ok(Some(record))
+    }
+}
+
+fn remove_file(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -149,7 +166,9 @@ mod tests {
         assert_eq!(Record::read(&directory).unwrap(), Some(record));
         let text = fs::read_to_string(running.path().join("m.json")).unwrap();
         assert!(!text.contains(token.expose()));
+        fs::write(running.path().join("m.json.new"), "{").unwrap();
         Record::remove(&directory).unwrap();
+        assert_eq!(fs::read_dir(running.path()).unwrap().count(), 0);
         assert_eq!(Record::read(&directory).unwrap(), None);
     }
 

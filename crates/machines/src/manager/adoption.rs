@@ -55,8 +55,12 @@ fn folders(running: &Path) -> io::Result<Vec<(MachineId, Option<Record>)>> {
     for entry in std::fs::read_dir(running)? {
         let path = entry?.path();
         // What is not named like a machine is not ours to touch.
-        let name = path.file_stem().and_then(|name| name.to_str());
-        ids.extend(name.and_then(|name| name.parse::<MachineId>().ok()));
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let stem = name.split('.').next().unwrap_or_default();
+        ids.extend(stem.parse::<MachineId>());
+    }
+    for id in &ids {
+        Record::remove_unfinished(&running.join(id.to_string()))?;
     }
     let read = |id: MachineId| {
         let record = Record::read(&running.join(id.to_string())).unwrap_or_else(|error| {
