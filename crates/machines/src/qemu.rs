@@ -12,6 +12,7 @@ mod cgroup;
 mod command;
 mod launch;
 mod orphans;
+mod overlay;
 mod process;
 mod program;
 mod qmp;

@@ -1,5 +1,6 @@
 //! Machines as they are lent: real QEMU, real guests, real SSH through the public port.
 
+mod images;
 mod lab;
 
 use std::time::{Duration, SystemTime};

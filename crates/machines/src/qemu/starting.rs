@@ -19,7 +19,7 @@ use super::program::stamp;
 use super::qmp::Qmp;
 use super::template::{self, Recipe, Template};
 use super::vm::QemuVm;
-use super::{Guard, Qemu, end, seed, snapshot};
+use super::{Guard, Qemu, end, overlay, seed, snapshot};
 use crate::hypervisor::{Boot, HypervisorError};
 use crate::image::{Image, Media};
 use crate::network::Network;
@@ -53,9 +53,6 @@ impl Qemu {
             return Err(
                 "the image has no agent that could give a clone an identity of its own".to_owned()
             );
-        }
-        if matches!(image.media, Media::Disk { .. }) {
-            return Err("snapshots of disk images are not made".to_owned());
         }
         let recipe = self
             .recipe(image, memory_mb, vcpus)
@@ -151,9 +148,7 @@ impl Qemu {
         limit: Duration,
         template: Option<&Template>,
     ) -> Result<(QemuVm, Guard), HypervisorError> {
-        if matches!(image.media, Media::Disk { nocloud: true, .. }) {
-            seed::make(plan.directory, plan.name).await?;
-        }
+        self.make_files(plan).await?;
         let mut running = Running::start(plan, self.settings.user).await?;
         let attached = async {
             let network = self.attach(&running.folder, &running.qmp).await?;
@@ -196,6 +191,18 @@ impl Qemu {
             Ok(Err(why)) => Err(HypervisorError::Start(format!("{why}; console: {last}"))),
             _ => Err(HypervisorError::NotReady { secs: limit.as_secs(), last }),
         }
+    }
+
+    /// Makes what a disk image needs in the machine's folder; a clone has the template's.
+    async fn make_files(&self, plan: &Plan<'_>) -> Result<(), HypervisorError> {
+        let Media::Disk { disk, nocloud } = plan.media else { return Ok(()) };
+        if plan.memory == Memory::Template {
+            overlay::make(plan.directory, disk, self.settings.user).await?;
+        }
+        if *nocloud && !matches!(plan.memory, Memory::Clone(_)) {
+            seed::make(plan.directory, plan.name).await?;
+        }
+        Ok(())
     }
 
     /// Takes the guest's network over. QEMU opens its socket in a thread of its own, which may be a moment behind, and

@@ -5,6 +5,7 @@
 //!
 //! Not here: how a template is made, and what is made of it.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
@@ -15,17 +16,19 @@ use std::sync::Arc;
 use ring::digest::{Context, SHA256, digest};
 use serde::{Deserialize, Serialize};
 
-use super::command::{TEMPLATE_DISK, TEMPLATE_MEMORY};
+use super::command::{SEED, TEMPLATE_DISK, TEMPLATE_MEMORY};
 use super::program::stamp;
 
 /// Changes when templates of older servers cannot be used any more.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// The manifest's name.
 const MANIFEST: &str = "snapshot.json";
 /// The devices' state.
 pub(super) const DEVICES: &str = "devices";
 /// The most that a devices' state may be; it is about 400,000 bytes.
 pub(super) const DEVICES_BYTES_MAX: u64 = 64 << 20;
+/// The files that a clone opens by itself, as far as there are any.
+const OPENED: [&str; 3] = [TEMPLATE_MEMORY, TEMPLATE_DISK, SEED];
 /// How much is read at once.
 const PART_BYTES: usize = 1 << 20;
 
@@ -71,8 +74,8 @@ impl Recipe {
 struct Manifest {
     recipe: Recipe,
     devices_sha256: String,
-    memory_sha256: String,
-    disk_sha256: Option<String>,
+    /// Of those of [`OPENED`] that there are.
+    sha256: BTreeMap<String, String>,
 }
 
 /// A template that was found good.
@@ -94,19 +97,18 @@ impl Template {
         recipe: &Recipe,
         mode: u32,
     ) -> io::Result<Self> {
-        let disk = folder.join(TEMPLATE_DISK);
         let devices = fs::read(folder.join(DEVICES))?;
-        for name in [TEMPLATE_MEMORY, DEVICES, TEMPLATE_DISK] {
-            let path = folder.join(name);
-            if path.exists() {
-                fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
-            }
+        let mut digests = BTreeMap::new();
+        for name in opened(folder) {
+            digests.insert(name.to_owned(), sha256(&folder.join(name))?);
+        }
+        for name in digests.keys().map(String::as_str).chain([DEVICES]) {
+            fs::set_permissions(folder.join(name), fs::Permissions::from_mode(mode))?;
         }
         let manifest = Manifest {
             recipe: recipe.clone(),
             devices_sha256: hex(digest(&SHA256, &devices).as_ref()),
-            memory_sha256: sha256(&folder.join(TEMPLATE_MEMORY))?,
-            disk_sha256: disk.exists().then(|| sha256(&disk)).transpose()?,
+            sha256: digests,
         };
         fs::write(folder.join(MANIFEST), serde_json::to_vec_pretty(&manifest)?)?;
         fs::set_permissions(folder, fs::Permissions::from_mode(0o755))?;
@@ -139,15 +141,15 @@ impl Template {
         if hex(digest(&SHA256, &devices).as_ref()) != manifest.devices_sha256 {
             return differs(DEVICES);
         }
-        if sha256(&folder.join(TEMPLATE_MEMORY))? != manifest.memory_sha256 {
-            return differs(TEMPLATE_MEMORY);
+        for name in opened(folder) {
+            if manifest.sha256.get(name) != Some(&sha256(&folder.join(name))?) {
+                return differs(name);
+            }
         }
-        if let Some(expected) = manifest.disk_sha256
-            && sha256(&folder.join(TEMPLATE_DISK))? != expected
-        {
-            return differs(TEMPLATE_DISK);
+        match manifest.sha256.keys().find(|name| !folder.join(name).exists()) {
+            Some(missing) => Err(io::Error::other(format!("its file {missing} is missing"))),
+            None => Ok(Self { folder: folder.to_owned(), devices: devices.into(), stamps }),
         }
-        Ok(Self { folder: folder.to_owned(), devices: devices.into(), stamps })
     }
 
     /// Whether its files are still those that were found good. Quick: looks at sizes, times and inodes.
@@ -184,13 +186,13 @@ pub(super) fn remove_replaced(parent: &Path, recipe: &Recipe) -> io::Result<()> 
     Ok(())
 }
 
+/// Those of [`OPENED`] that there are.
+fn opened(folder: &Path) -> impl Iterator<Item = &'static str> {
+    OPENED.into_iter().filter(|name| folder.join(name).exists())
+}
+
 fn stamps(folder: &Path) -> io::Result<Vec<String>> {
-    let mut stamps = vec![stamp(&folder.join(TEMPLATE_MEMORY))?];
-    let disk = folder.join(TEMPLATE_DISK);
-    if disk.exists() {
-        stamps.push(stamp(&disk)?);
-    }
-    Ok(stamps)
+    opened(folder).map(|name| stamp(&folder.join(name))).collect()
 }
 
 /// The digest of a file's length and of all that is not zero in it. Holes are skipped: a guest's memory is mostly holes.
@@ -268,6 +270,7 @@ mod tests {
         memory.set_len(8 << 20).unwrap();
         std::os::unix::fs::FileExt::write_all_at(&memory, b"guest", 5 << 20).unwrap();
         fs::write(building.join(DEVICES), b"devices").unwrap();
+        fs::write(building.join(TEMPLATE_DISK), b"disk").unwrap();
         Template::complete(&building, &parent.join(recipe.key().unwrap()), recipe, 0o444).unwrap()
     }
 
@@ -276,7 +279,7 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let recipe = recipe("small", 256);
         let folder = make(parent.path(), &recipe).folder;
-        for name in [DEVICES, TEMPLATE_MEMORY, MANIFEST] {
+        for name in [DEVICES, TEMPLATE_MEMORY, TEMPLATE_DISK, MANIFEST] {
             fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o644)).unwrap();
         }
         spoil(&folder);
@@ -311,7 +314,16 @@ mod tests {
             Err("memory is not as it was"),
         );
         check(|folder| write(folder.join(DEVICES), 0, b"D"), Err("devices is not as it was"));
-        check(|folder| fs::remove_file(folder.join(TEMPLATE_MEMORY)).unwrap(), Err("No such file"));
+        check(
+            |folder| fs::remove_file(folder.join(TEMPLATE_MEMORY)).unwrap(),
+            Err("memory is missing"),
+        );
+        check(|folder| write(folder.join(TEMPLATE_DISK), 0, b"D"), Err("disk.qcow2 is not as"));
+        check(
+            |folder| fs::remove_file(folder.join(TEMPLATE_DISK)).unwrap(),
+            Err("disk.qcow2 is missing"),
+        );
+        check(|folder| fs::write(folder.join(SEED), "new").unwrap(), Err("seed.iso is not as"));
         check(|folder| fs::remove_file(folder.join(MANIFEST)).unwrap(), Err("No such file"));
         check(|folder| fs::write(folder.join(MANIFEST), "{\"recipe\": ").unwrap(), Err("EOF"));
         check(|folder| write(folder.join(DEVICES), DEVICES_BYTES_MAX, b"x"), Err("too long"));

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use machines::guest::shell::Bounds;
+use machines::guest::GuestError;
+use machines::guest::shell::{Bounds, Shell};
 use machines::guest::ssh::{self, Login, Proof};
 use machines::guest::ssh_key::SshKey;
 use machines::hypervisor::{Ending, GuestStream, Later, Vm};
@@ -28,7 +29,7 @@ pub(crate) struct Lab {
 }
 
 /// Where the images are that `make test` builds.
-fn images() -> PathBuf {
+pub(crate) fn images() -> PathBuf {
     let given = std::env::var_os("GATEHOUSE_TEST_IMAGES").map(PathBuf::from);
     let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.images");
     let folder = given.unwrap_or(built);
@@ -178,13 +179,17 @@ impl Vm for Outside {
     }
 }
 
-async fn run_as(lent: &Lent, proof: Proof, command: &str) -> String {
+/// Somebody logs in by the public port.
+pub(crate) async fn enter(lent: &Lent, login: &Login) -> Result<Shell, GuestError> {
     let vm = Outside { port: lent.port, ended: watch::Sender::new(None) };
-    let login = Login { user: lent.username.clone(), proof, port: 22 };
     let host_key = lent.host_key.as_ref().map(|key| key.fingerprint.as_str());
-    let deadline = Instant::now() + Duration::from_secs(30);
-    let shell = ssh::open(&vm, &login, host_key, deadline).await.unwrap();
-    let output = shell.run(command, Bounds::within(Duration::from_secs(10))).await;
+    ssh::open(&vm, login, host_key, Instant::now() + Duration::from_secs(30)).await
+}
+
+async fn run_as(lent: &Lent, proof: Proof, command: &str) -> String {
+    let login = Login { user: lent.username.clone(), proof, port: 22 };
+    let shell = enter(lent, &login).await.unwrap();
+    let output = shell.run(command, Bounds::within(Duration::from_secs(30))).await;
     output.map_or_else(|error| error.to_string(), |it| String::from_utf8(it.stdout).unwrap())
 }
 
