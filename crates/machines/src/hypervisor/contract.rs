@@ -76,10 +76,19 @@ impl Bench {
 }
 
 /// Tells the guest its name and gives it numbers of its own.
-pub(crate) async fn refresh(vm: &dyn Vm, name: &str, seed: u8) {
+async fn refresh(vm: &dyn Vm, name: &str, seed: u8) {
+    vm.ask_agent(renamed(name, seed)).await.unwrap();
+}
+
+/// Tells the guest a name that ends it, which it may do before it answers.
+pub(crate) async fn end_by(vm: &dyn Vm, name: &str) {
+    let _ = vm.ask_agent(renamed(name, 1)).await;
+}
+
+fn renamed(name: &str, seed: u8) -> Secret {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
     let seed = STANDARD.encode([seed; 64]);
-    vm.ask_agent(Secret::new(format!("refresh {seed} {now} {name} - - -"))).await.unwrap();
+    Secret::new(format!("refresh {seed} {now} {name} - - -"))
 }
 
 async fn end_of(vm: &dyn Vm) -> Ending {
@@ -143,7 +152,7 @@ async fn two_machines_have_nothing_in_common_once_refreshed(bench: &Bench) {
 
 async fn an_end_is_told_with_its_reason(bench: &Bench, order: &str, expected: &Ending) {
     let (_, vm, _) = bench.start().await;
-    refresh(&*vm, order, 1).await;
+    end_by(&*vm, order).await;
     assert_eq!(end_of(&*vm).await, *expected, "{order}");
 }
 
@@ -180,7 +189,7 @@ async fn a_machine_is_found_again(bench: &Bench) {
     // A pool's machine is paused when the server is killed.
     let vm = adopt().await.expect("it is paused");
     vm.resume().await.unwrap();
-    refresh(&*vm, "off", 1).await;
+    end_by(&*vm, "off").await;
     assert_eq!(end_of(&*vm).await, Ending::PoweredOff);
     drop(vm);
     assert!(adopt().await.is_none());

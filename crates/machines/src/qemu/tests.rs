@@ -201,7 +201,7 @@ async fn a_machine_outlives_a_killed_server() {
 
     let boot = boot_in(folder.path(), Arc::clone(&bench.image));
     let vm = bench.hypervisor.adopt(boot).await.unwrap().expect("it still runs");
-    contract::refresh(&*vm, "off", 1).await;
+    contract::end_by(&*vm, "off").await;
     vm.ended().wait_for(Option::is_some).await.unwrap();
     assert_eq!(*vm.ended().borrow(), Some(Ending::PoweredOff));
 }
