@@ -65,6 +65,8 @@ pub struct QemuSettings {
     pub user: Option<User>,
     /// Where snapshots are kept: some 100 MB each. May be in memory.
     pub snapshots: PathBuf,
+    /// The most of them, of all images and sizes of machines together: two at least.
+    pub snapshots_max: usize,
     /// What guests may reach.
     pub network: Arc<NetworkPolicy>,
     /// Whether machines are started from snapshots where that is safe.
@@ -76,6 +78,12 @@ pub struct QemuSettings {
     /// With those limits: the most that a machine may use of processors, in hundredths of one; as many as it has where
     /// absent.
     pub cpu_percent_max: Option<u32>,
+    /// The least size of the disk of a machine whose image is one, in MiB; 0 for that of the image.
+    pub disk_mb: u32,
+    /// The most that such a machine reads and writes of it, both together; 0 for no limit.
+    pub disk_bytes_per_second: u64,
+    /// The most readings and writings; 0 for no limit.
+    pub disk_operations_per_second: u64,
     /// How long a guest may take to boot.
     pub ready_within: Duration,
 }
@@ -101,16 +109,24 @@ impl Qemu {
                 end(&orphan.handle).await;
             }
         }
-        let snapshots = Snapshots::open(settings.snapshots.clone(), program.knows_rom())?;
+        let snapshots = Snapshots::open(
+            settings.snapshots.clone(),
+            program.knows_rom(),
+            settings.snapshots_max,
+        )?;
         let accelerator = choose(&settings, &program, snapshots.folder()).await?;
         Ok(Self { settings, program, accelerator, snapshots })
     }
 
-    /// Makes the snapshot that machines of this kind are started from, so that the first need not wait for it.
+    /// Makes the snapshot that the usual machine is started from, so that the first need not wait for it. It is kept
+    /// whatever other machines are asked for.
     ///
     /// # Errors
     /// Why there is none, in words.
     pub async fn prepare(&self, image: &Image, memory_mb: u32, vcpus: u32) -> Result<(), String> {
+        if let Ok(recipe) = self.recipe(image, memory_mb, vcpus) {
+            self.snapshots.spare(&recipe);
+        }
         self.template(image, memory_mb, vcpus).await.map(drop)
     }
 

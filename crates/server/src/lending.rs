@@ -295,11 +295,15 @@ fn qemu_settings(config: &MachinesConfig) -> QemuSettings {
         },
         user: unprivileged::user(&config.state, &config.images),
         snapshots: config.state.join("snapshots"),
+        snapshots_max: config.snapshots.count_max,
         network: Arc::new(policy),
-        snapshot: config.snapshot,
-        snapshot_foreign: config.snapshot_foreign,
+        snapshot: config.snapshots.is_on,
+        snapshot_foreign: config.snapshots.is_foreign_on,
         limits: true,
         cpu_percent_max: config.cpu_percent_max,
+        disk_mb: config.disk.size_mb,
+        disk_bytes_per_second: config.disk.kib_max.saturating_mul(1024),
+        disk_operations_per_second: config.disk.operations_max,
         ready_within: config.ready_timeout.unwrap_or(READY_MAX),
     }
 }

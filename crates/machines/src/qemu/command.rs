@@ -20,8 +20,8 @@ pub(super) const NETWORK_SOCKET: &str = "net.sock";
 pub(super) const STATE_SOCKET: &str = "state.sock";
 /// Written by QEMU, and what its process is recognised by: the argument names the folder.
 pub(super) const PID_FILE: &str = "qemu.pid";
-/// The disk's changes that belong to a template.
-pub(super) const TEMPLATE_DISK: &str = "disk.qcow2";
+/// A disk of its own on top of the image's, in the folder of a template or a machine.
+pub(super) const OVERLAY: &str = "disk.qcow2";
 /// The guest's memory in a template.
 pub(super) const TEMPLATE_MEMORY: &str = "memory";
 /// Tells a disk image about its endpoint user.
@@ -57,6 +57,29 @@ pub(super) struct Plan<'a> {
     pub(super) memory_mb: u32,
     pub(super) vcpus: u32,
     pub(super) memory: Memory,
+    pub(super) disk: Disk,
+}
+
+/// How the disk is, of a machine that has one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Disk {
+    /// Its least size in MiB; 0 for that of the image's.
+    pub(super) size_mb: u32,
+    /// The most that is read and written, both together; 0 for no limit.
+    pub(super) bytes_per_second: u64,
+    /// The most readings and writings; 0 for no limit.
+    pub(super) operations_per_second: u64,
+}
+
+impl Plan<'_> {
+    /// Whether a disk is made for it in its folder, on top of the image's.
+    pub(super) fn has_overlay(&self) -> bool {
+        match self.memory {
+            Memory::Template => true,
+            Memory::Own => self.disk.size_mb > 0,
+            Memory::Clone(_) => false,
+        }
+    }
 }
 
 /// What QEMU is told.
@@ -145,16 +168,18 @@ fn media(list: &mut List, plan: &Plan<'_>) {
         }
         Media::Iso(iso) => cd(list, "cd0", &escaped(iso)),
         Media::Disk { disk, nocloud } => {
-            // Changes go to a temporary file in the machine's folder that is gone with the process.
+            // Where there is no overlay, changes go to a temporary file in the machine's folder that is gone with the
+            // process.
             let (file, mode) = match &plan.memory {
-                Memory::Own => (escaped(disk), "on"),
-                Memory::Template => (TEMPLATE_DISK.to_owned(), "off"),
-                Memory::Clone(template) => (escaped(&template.join(TEMPLATE_DISK)), "on"),
+                Memory::Clone(template) => (escaped(&template.join(OVERLAY)), "on"),
+                Memory::Own | Memory::Template if plan.has_overlay() => (OVERLAY.to_owned(), "off"),
+                Memory::Own | Memory::Template => (escaped(disk), "on"),
             };
+            let limits = limits(plan.disk);
             list.pair(
                 "-drive",
                 format_args!(
-                    "if=none,id=disk0,format=qcow2,discard=unmap,snapshot={mode},file={file}"
+                    "if=none,id=disk0,format=qcow2,discard=unmap,snapshot={mode}{limits},file={file}"
                 ),
             );
             list.pair("-device", "virtio-blk-pci,drive=disk0");
@@ -167,6 +192,14 @@ fn media(list: &mut List, plan: &Plan<'_>) {
             }
         }
     }
+}
+
+fn limits(disk: Disk) -> String {
+    [("bps", disk.bytes_per_second), ("iops", disk.operations_per_second)]
+        .into_iter()
+        .filter(|(_, limit)| *limit > 0)
+        .map(|(what, limit)| format!(",throttling.{what}-total={limit}"))
+        .collect()
 }
 
 fn cd(list: &mut List, id: &str, file: &str) {
@@ -231,6 +264,7 @@ mod tests {
             memory_mb: 512,
             vcpus: 2,
             memory,
+            disk: Disk::default(),
         };
         assert_eq!(arguments(&plan).join(" "), format!("{START}{machine} {MIDDLE}{end}"));
     }
@@ -282,6 +316,40 @@ mod tests {
         check((8, 2), Accelerator::Tcg, &kernel(), clone(), &new, "-incoming defer");
         let old = machine("7.2", "share=off");
         check((7, 2), Accelerator::Tcg, &kernel(), clone(), &old, "-incoming defer");
+    }
+
+    #[test]
+    fn a_disk_may_be_larger_than_its_image_and_slower_than_the_host() {
+        let program = Program::of_version(10, 0);
+        let media = Media::Disk { disk: "/i/d.qcow2".into(), nocloud: false };
+        let disk = Disk { size_mb: 9, bytes_per_second: 1 << 20, operations_per_second: 50 };
+        let drive = |memory: Memory, disk: Disk| {
+            let (accelerator, directory) = (Accelerator::Tcg, Path::new("/m/1"));
+            let media = &media;
+            let plan = Plan {
+                program: &program,
+                accelerator,
+                name: "",
+                directory,
+                media,
+                memory_mb: 1,
+                vcpus: 1,
+                memory,
+                disk,
+            };
+            let arguments = arguments(&plan);
+            let at = arguments.iter().position(|word| word == "-drive").unwrap();
+            arguments[at + 1]
+                .strip_prefix("if=none,id=disk0,format=qcow2,discard=unmap,")
+                .unwrap()
+                .to_owned()
+        };
+        assert_eq!(drive(Memory::Own, Disk::default()), "snapshot=on,file=/i/d.qcow2");
+        let limited = "throttling.bps-total=1048576,throttling.iops-total=50";
+        assert_eq!(drive(Memory::Own, disk), format!("snapshot=off,{limited},file=disk.qcow2"));
+        let clone = drive(Memory::Clone("/s/k".into()), disk);
+        assert_eq!(clone, format!("snapshot=on,{limited},file=/s/k/disk.qcow2"));
+        assert_eq!(drive(Memory::Template, Disk::default()), "snapshot=off,file=disk.qcow2");
     }
 
     #[test]

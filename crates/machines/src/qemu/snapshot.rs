@@ -2,6 +2,8 @@
 //!
 //! Invariant: for one recipe one template is made at a time; whoever needs the same one meanwhile waits for it, because
 //! that takes no longer than booting. A recipe that failed is not tried again for a while, and machines boot instead.
+//! There are never more templates than allowed, whatever sizes of machines are asked for: the one that was used longest
+//! ago makes room, but never that of the usual machine.
 //!
 //! Not here: what makes a template good ([`super::template`]), and when machines boot instead.
 
@@ -10,7 +12,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -21,13 +23,15 @@ use tokio::time::timeout;
 use super::command::STATE_SOCKET;
 use super::launch::{Folder, Running, failed};
 use super::qmp::Qmp;
-use super::template::{DEVICES, DEVICES_BYTES_MAX, Recipe, Template, remove_replaced};
+use super::template::{self, DEVICES, DEVICES_BYTES_MAX, Recipe, Template, remove_replaced};
 use crate::hypervisor::HypervisorError;
 
 /// How long the devices' state may take to be saved or restored; it takes some milliseconds.
 const STATE_LIMIT: Duration = Duration::from_secs(20);
 /// How long a recipe that failed is not tried again.
 const FAILED_FOR: Duration = Duration::from_secs(60);
+/// The usual machine's template and another: fewer cannot be kept.
+const COUNT_MIN: usize = 2;
 /// Begins the name of a template that is being made.
 const BUILDING: &str = ".building-";
 
@@ -36,8 +40,14 @@ const BUILDING: &str = ".building-";
 pub(super) struct Snapshots {
     folder: PathBuf,
     file_mode: u32,
-    known: Mutex<HashMap<String, Arc<tokio::sync::Mutex<State>>>>,
+    count_max: usize,
+    known: Arc<Known>,
+    /// The key of the one that is never thrown away to make room.
+    usual: OnceLock<String>,
 }
+
+/// By the recipe's key. Who works with a template holds its state, and no one else takes it for unused.
+type Known = Mutex<HashMap<String, Arc<tokio::sync::Mutex<State>>>>;
 
 #[derive(Debug)]
 enum State {
@@ -49,7 +59,12 @@ enum State {
 impl Snapshots {
     /// Templates in `folder`, which is made; what was being made when an earlier server ended is removed.
     /// Not `read_only` where QEMU is too old to open memory for reading alone and let the guest write its own copy.
-    pub(super) fn open(folder: PathBuf, read_only: bool) -> Result<Self, HypervisorError> {
+    /// At most `count_max` are kept, and two at least: the usual machine's and another.
+    pub(super) fn open(
+        folder: PathBuf,
+        read_only: bool,
+        count_max: usize,
+    ) -> Result<Self, HypervisorError> {
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o711)
@@ -63,7 +78,20 @@ impl Snapshots {
             }
         }
         let file_mode = if read_only { 0o444 } else { 0o644 };
-        Ok(Self { folder, file_mode, known: Mutex::default() })
+        Ok(Self {
+            folder,
+            file_mode,
+            count_max: count_max.max(COUNT_MIN),
+            known: Arc::default(),
+            usual: OnceLock::new(),
+        })
+    }
+
+    /// Names the template of the machine that is asked for most: it is never thrown away to make room. The first counts.
+    pub(super) fn spare(&self, recipe: &Recipe) {
+        if let Ok(key) = recipe.key() {
+            let _ = self.usual.set(key);
+        }
     }
 
     pub(super) fn folder(&self) -> &Path {
@@ -89,7 +117,10 @@ impl Snapshots {
         );
         let mut state = state.lock().await;
         match &*state {
-            State::Good(template) if template.is_untouched() => return Ok(Arc::clone(template)),
+            State::Good(template) if template.is_untouched() => {
+                template.is_used();
+                return Ok(Arc::clone(template));
+            }
             State::Good(_) => self.discard(&key, "its files have changed"),
             State::Failed { why, at } if at.elapsed() < FAILED_FOR => return Err(why.clone()),
             State::Failed { .. } | State::Unknown => {}
@@ -97,7 +128,10 @@ impl Snapshots {
         // Whoever leaves meanwhile leaves the next one to begin anew.
         *state = State::Unknown;
         let result = match self.load(&key, recipe).await {
-            Some(template) => Ok(template),
+            Some(template) => {
+                template.is_used();
+                Ok(template)
+            }
             None => self.build(&key, recipe, build).await,
         };
         *state = match &result {
@@ -143,6 +177,7 @@ impl Snapshots {
     ) -> Result<Arc<Template>, String> {
         let begun = Instant::now();
         let mode = self.file_mode;
+        self.make_room(key).await.map_err(|error| format!("no room for a snapshot: {error}"))?;
         let building = Building::make(self.folder.join(format!("{BUILDING}{key}")))?;
         build(&building.0).await.map_err(|error| format!("no snapshot could be made: {error}"))?;
         let (from, to, parent, made_from) =
@@ -159,6 +194,29 @@ impl Snapshots {
         Ok(Arc::new(template))
     }
 
+    /// Throws away what was used longest ago, until there is room for `key`. Machines that run on a template are not
+    /// harmed.
+    async fn make_room(&self, key: &str) -> io::Result<()> {
+        let (folder, known, count_max) =
+            (self.folder.clone(), Arc::clone(&self.known), self.count_max);
+        let usual = self.usual.get().map(String::as_str);
+        let kept: Vec<String> = usual.into_iter().chain([key]).map(str::to_owned).collect();
+        blocking(move || {
+            let mut others = template::by_use(&folder)?;
+            let is_new = kept.last().is_some_and(|key| !others.contains(key));
+            let surplus = (others.len() + usize::from(is_new)).saturating_sub(count_max);
+            others.retain(|other| !kept.contains(other));
+            for oldest in others.into_iter().take(surplus) {
+                if forget(&known, &oldest) {
+                    tracing::info!(snapshot = oldest, "a snapshot makes room for another");
+                    fs::remove_dir_all(folder.join(oldest))?;
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
     fn discard(&self, key: &str, why: &str) {
         let folder = self.folder.join(key);
         tracing::warn!(snapshot = %folder.display(), why, "a snapshot is thrown away");
@@ -166,6 +224,22 @@ impl Snapshots {
             tracing::warn!(snapshot = %folder.display(), %error, "it could not be removed");
         }
     }
+}
+
+/// Forgets a template, and failures that are over; `false` where somebody works with it.
+fn forget(known: &Known, key: &str) -> bool {
+    let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+    // References are made under this lock alone: who has the only one is alone.
+    if known.get(key).is_some_and(|state| Arc::strong_count(state) > 1) {
+        return false;
+    }
+    known.remove(key);
+    known.retain(|_, state| match state.try_lock().as_deref() {
+        Ok(State::Unknown) => Arc::strong_count(state) > 1,
+        Ok(State::Failed { at, .. }) => at.elapsed() < FAILED_FOR,
+        Ok(State::Good(_)) | Err(_) => true,
+    });
+    true
 }
 
 /// A folder of a template that is being made; removed unless it was renamed.
@@ -255,4 +329,61 @@ async fn migrated(qmp: &Qmp) -> io::Result<()> {
 
 fn late(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, format!("{what} took too long"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::qemu::command::TEMPLATE_MEMORY;
+
+    fn recipe(memory_mb: u32) -> Recipe {
+        Recipe { memory_mb, ..Recipe::of("small") }
+    }
+
+    /// Has a template made, or taken out of what there is.
+    async fn ask(snapshots: &Snapshots, memory_mb: u32) {
+        let build = async |folder: &Path| {
+            fs::write(folder.join(TEMPLATE_MEMORY), memory_mb.to_string()).unwrap();
+            fs::write(folder.join(DEVICES), "devices").unwrap();
+            Ok(())
+        };
+        let template = snapshots.template(&recipe(memory_mb), build).await.unwrap();
+        // Files tell times in steps; a use is later than the one before.
+        let manifest = fs::metadata(template.folder.join("snapshot.json")).unwrap();
+        while manifest.modified().unwrap() >= std::time::SystemTime::now() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn kept(snapshots: &Snapshots) -> Vec<u32> {
+        let folders = fs::read_dir(snapshots.folder()).unwrap();
+        let memory = |folder: fs::DirEntry| fs::read_to_string(folder.path().join(TEMPLATE_MEMORY));
+        let mut kept: Vec<u32> =
+            folders.map(|it| memory(it.unwrap()).unwrap().parse().unwrap()).collect();
+        kept.sort_unstable();
+        kept
+    }
+
+    #[tokio::test]
+    async fn what_was_used_longest_ago_makes_room_but_never_the_usual_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("snapshots");
+        let snapshots = Snapshots::open(path.clone(), true, 3).unwrap();
+        snapshots.spare(&recipe(1));
+        for memory_mb in [1, 2, 3, 2, 4] {
+            ask(&snapshots, memory_mb).await;
+        }
+        assert_eq!(kept(&snapshots), [1, 2, 4]);
+        // Another server knows it, too: it is not told by anything in memory.
+        drop(snapshots);
+        let snapshots = Snapshots::open(path, true, 3).unwrap();
+        ask(&snapshots, 2).await;
+        ask(&snapshots, 5).await;
+        assert_eq!(kept(&snapshots), [2, 4, 5]);
+        for memory_mb in 10..200 {
+            ask(&snapshots, memory_mb).await;
+        }
+        assert_eq!(kept(&snapshots).len(), 3);
+        assert_eq!(snapshots.known.lock().unwrap().len(), 3);
+    }
 }

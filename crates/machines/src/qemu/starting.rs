@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::accelerator::{self, Accelerator};
 use super::agent_socket::AgentSocket;
 use super::cgroup::Group;
-use super::command::{self, AGENT_SOCKET, Memory, NETWORK_SOCKET, Plan};
+use super::command::{self, AGENT_SOCKET, Disk, Memory, NETWORK_SOCKET, Plan};
 use super::launch::{Folder, Running};
 use super::program::stamp;
 use super::qmp::Qmp;
@@ -79,10 +79,15 @@ impl Qemu {
             memory_mb: 0,
             vcpus: 1,
             memory,
+            disk: Disk {
+                size_mb: self.settings.disk_mb,
+                bytes_per_second: self.settings.disk_bytes_per_second,
+                operations_per_second: self.settings.disk_operations_per_second,
+            },
         }
     }
 
-    fn recipe(&self, image: &Image, memory_mb: u32, vcpus: u32) -> io::Result<Recipe> {
+    pub(super) fn recipe(&self, image: &Image, memory_mb: u32, vcpus: u32) -> io::Result<Recipe> {
         let plan = Plan {
             memory_mb,
             vcpus,
@@ -113,6 +118,10 @@ impl Qemu {
             },
             memory_mb,
             vcpus,
+            disk_mb: match image.media {
+                Media::Disk { .. } => plan.disk.size_mb,
+                Media::Kernel { .. } | Media::Iso(_) => 0,
+            },
         })
     }
 
@@ -196,8 +205,8 @@ impl Qemu {
     /// Makes what a disk image needs in the machine's folder; a clone has the template's.
     async fn make_files(&self, plan: &Plan<'_>) -> Result<(), HypervisorError> {
         let Media::Disk { disk, nocloud } = plan.media else { return Ok(()) };
-        if plan.memory == Memory::Template {
-            overlay::make(plan.directory, disk, self.settings.user).await?;
+        if plan.has_overlay() {
+            overlay::make(plan.directory, disk, plan.disk.size_mb, self.settings.user).await?;
         }
         if *nocloud && !matches!(plan.memory, Memory::Clone(_)) {
             seed::make(plan.directory, plan.name).await?;

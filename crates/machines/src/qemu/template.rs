@@ -12,11 +12,12 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use ring::digest::{Context, SHA256, digest};
 use serde::{Deserialize, Serialize};
 
-use super::command::{SEED, TEMPLATE_DISK, TEMPLATE_MEMORY};
+use super::command::{OVERLAY, SEED, TEMPLATE_MEMORY};
 use super::program::stamp;
 
 /// Changes when templates of older servers cannot be used any more.
@@ -28,7 +29,7 @@ pub(super) const DEVICES: &str = "devices";
 /// The most that a devices' state may be; it is about 400,000 bytes.
 pub(super) const DEVICES_BYTES_MAX: u64 = 64 << 20;
 /// The files that a clone opens by itself, as far as there are any.
-const OPENED: [&str; 3] = [TEMPLATE_MEMORY, TEMPLATE_DISK, SEED];
+const OPENED: [&str; 3] = [TEMPLATE_MEMORY, OVERLAY, SEED];
 /// How much is read at once.
 const PART_BYTES: usize = 1 << 20;
 
@@ -53,6 +54,8 @@ pub(super) struct Recipe {
     pub(super) processor: String,
     pub(super) memory_mb: u32,
     pub(super) vcpus: u32,
+    /// The least size of its disk, where it has one; 0 for the image's own.
+    pub(super) disk_mb: u32,
 }
 
 impl Recipe {
@@ -62,6 +65,23 @@ impl Recipe {
     pub(super) fn key(&self) -> io::Result<String> {
         let text = serde_json::to_vec(self)?;
         Ok(hex(digest(&SHA256, &text).as_ref())[..32].to_owned())
+    }
+
+    #[cfg(test)]
+    pub(super) fn of(image: &str) -> Self {
+        Self {
+            format: FORMAT,
+            image: image.into(),
+            image_sha256: "0".into(),
+            image_stamps: vec![],
+            program: "QEMU".into(),
+            program_stamp: String::new(),
+            arguments: vec![],
+            processor: String::new(),
+            memory_mb: 256,
+            vcpus: 1,
+            disk_mb: 0,
+        }
     }
 
     /// Whether a template that was made from `other` is of no use once there is one made from this.
@@ -152,10 +172,35 @@ impl Template {
         }
     }
 
+    /// Notes that a machine is made from it: what is used longest ago makes room for others.
+    pub(super) fn is_used(&self) {
+        let noted = File::open(self.folder.join(MANIFEST))
+            .and_then(|manifest| manifest.set_modified(SystemTime::now()));
+        if let Err(error) = noted {
+            tracing::debug!(snapshot = %self.folder.display(), %error, "its use could not be noted");
+        }
+    }
+
     /// Whether its files are still those that were found good. Quick: looks at sizes, times and inodes.
     pub(super) fn is_untouched(&self) -> bool {
         stamps(&self.folder).is_ok_and(|stamps| stamps == self.stamps)
     }
+}
+
+/// The names of all templates in `parent`, the one first that was used longest ago.
+pub(super) fn by_use(parent: &Path) -> io::Result<Vec<String>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(parent)? {
+        let entry = entry?;
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        // What has no manifest is no template, and a hidden folder not one yet.
+        let used = fs::metadata(entry.path().join(MANIFEST)).and_then(|it| it.modified());
+        if let (Ok(used), false) = (used, name.starts_with('.')) {
+            found.push((used, name));
+        }
+    }
+    found.sort();
+    Ok(found.into_iter().map(|(_, name)| name).collect())
 }
 
 /// Gives a template's files to who runs the server, so that no machine can change them.
@@ -249,18 +294,7 @@ mod tests {
     use super::*;
 
     fn recipe(image: &str, memory_mb: u32) -> Recipe {
-        Recipe {
-            format: FORMAT,
-            image: image.into(),
-            image_sha256: "0".into(),
-            image_stamps: vec![],
-            program: "QEMU".into(),
-            program_stamp: String::new(),
-            arguments: vec![],
-            processor: String::new(),
-            memory_mb,
-            vcpus: 1,
-        }
+        Recipe { memory_mb, ..Recipe::of(image) }
     }
 
     fn make(parent: &Path, recipe: &Recipe) -> Template {
@@ -270,7 +304,7 @@ mod tests {
         memory.set_len(8 << 20).unwrap();
         std::os::unix::fs::FileExt::write_all_at(&memory, b"guest", 5 << 20).unwrap();
         fs::write(building.join(DEVICES), b"devices").unwrap();
-        fs::write(building.join(TEMPLATE_DISK), b"disk").unwrap();
+        fs::write(building.join(OVERLAY), b"disk").unwrap();
         Template::complete(&building, &parent.join(recipe.key().unwrap()), recipe, 0o444).unwrap()
     }
 
@@ -279,7 +313,7 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let recipe = recipe("small", 256);
         let folder = make(parent.path(), &recipe).folder;
-        for name in [DEVICES, TEMPLATE_MEMORY, TEMPLATE_DISK, MANIFEST] {
+        for name in [DEVICES, TEMPLATE_MEMORY, OVERLAY, MANIFEST] {
             fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o644)).unwrap();
         }
         spoil(&folder);
@@ -318,9 +352,9 @@ mod tests {
             |folder| fs::remove_file(folder.join(TEMPLATE_MEMORY)).unwrap(),
             Err("memory is missing"),
         );
-        check(|folder| write(folder.join(TEMPLATE_DISK), 0, b"D"), Err("disk.qcow2 is not as"));
+        check(|folder| write(folder.join(OVERLAY), 0, b"D"), Err("disk.qcow2 is not as"));
         check(
-            |folder| fs::remove_file(folder.join(TEMPLATE_DISK)).unwrap(),
+            |folder| fs::remove_file(folder.join(OVERLAY)).unwrap(),
             Err("disk.qcow2 is missing"),
         );
         check(|folder| fs::write(folder.join(SEED), "new").unwrap(), Err("seed.iso is not as"));

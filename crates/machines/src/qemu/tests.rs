@@ -46,11 +46,15 @@ fn settings(folder: &Path) -> QemuSettings {
         accelerator: Wanted::Qemu,
         user: None,
         snapshots: folder.join("snapshots"),
+        snapshots_max: 8,
         network: Arc::default(),
         snapshot: true,
         limits: true,
         cpu_percent_max: None,
         snapshot_foreign: false,
+        disk_mb: 0,
+        disk_bytes_per_second: 0,
+        disk_operations_per_second: 0,
         ready_within: Duration::from_secs(100),
     }
 }

@@ -88,7 +88,7 @@ async fn clones_of_a_machine_with_a_disk_write_to_disks_of_their_own() {
         settings.image = DefaultImage::Named("debian".into());
         settings.memory_mb = 512;
     };
-    let machines = lab.open(change).await;
+    let machines = lab.open_on(|qemu| qemu.disk_mb = 5120, change).await;
     let one = machines.create(Order::default()).await.unwrap();
     let other = machines.create(Order::default()).await.unwrap();
     // Read again from the disk, since what was written is dropped from memory.
@@ -98,6 +98,8 @@ async fn clones_of_a_machine_with_a_disk_write_to_disks_of_their_own() {
     assert!(sums.len() == 2 && sums[0] == sums[1], "{said}");
     let look = "sync; echo 3 >/proc/sys/vm/drop_caches; ls /kept 2>/dev/null || echo nothing";
     assert_eq!(as_root(&other, look).await.trim(), "nothing");
+    // Larger than the image's, as wanted; in sectors.
+    assert_eq!(lab::said(&one, "cat /sys/block/vda/size").await.trim(), "10485760");
     // A kernel numbers each of its boots at random: theirs was one and the same.
     let boot = "cat /proc/sys/kernel/random/boot_id";
     assert_eq!(lab::said(&one, boot).await, lab::said(&other, boot).await);

@@ -48,19 +48,33 @@ impl Lab {
 
     /// A server of machines on this place.
     pub(crate) async fn open(&self, change: impl FnOnce(&mut Settings)) -> Machines {
+        self.open_on(|_| {}, change).await
+    }
+
+    /// The same, on a QEMU that is used otherwise.
+    pub(crate) async fn open_on(
+        &self,
+        change_qemu: impl FnOnce(&mut QemuSettings),
+        change: impl FnOnce(&mut Settings),
+    ) -> Machines {
         let directory = self.directory.path().to_owned();
-        let qemu = QemuSettings {
+        let mut qemu = QemuSettings {
             program: "qemu-system-x86_64".into(),
             accelerator: Wanted::Qemu,
             user: None,
             snapshots: directory.join("snapshots"),
+            snapshots_max: 8,
             network: Arc::new(NetworkPolicy::default()),
             snapshot: true,
             snapshot_foreign: false,
             limits: false,
             cpu_percent_max: None,
+            disk_mb: 0,
+            disk_bytes_per_second: 0,
+            disk_operations_per_second: 0,
             ready_within: Duration::from_secs(90),
         };
+        change_qemu(&mut qemu);
         let mut settings = settings(directory);
         change(&mut settings);
         let ports = Ports::new(20_000..=29_999, vec!["127.0.0.1".parse().unwrap()]);

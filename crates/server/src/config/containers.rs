@@ -64,6 +64,8 @@ pub struct Machines {
     pub cpu_percent_max: Option<u32>,
     /// `bandwidth_kib_max`: KiB a second through the forwarded port, each way; `None`, written 0, is without limit.
     pub bandwidth_kib_max: Option<u64>,
+    /// The disk of a machine whose image is one.
+    pub disk: Disk,
     /// `domain_type`.
     pub accelerator: Accelerator,
     /// `wait_max_tryout`: seconds until a guest must be ready; `None`, written -1, is without end.
@@ -90,10 +92,30 @@ pub struct Machines {
     pub network_allow: Vec<IpNetwork>,
     /// `on_shutdown`.
     pub on_shutdown: OnShutdown,
+    /// What machines are cloned from.
+    pub snapshots: Snapshots,
+}
+
+/// The disk of a machine whose image is one.
+#[derive(Debug, Clone, Copy)]
+pub struct Disk {
+    /// `container_disk`: its least size in MiB; 0 is the image's own.
+    pub size_mb: u32,
+    /// `disk_kib_max`: KiB a second, read and written; 0 is without limit.
+    pub kib_max: u64,
+    /// `disk_operations_max`: readings and writings a second; 0 is without limit.
+    pub operations_max: u64,
+}
+
+/// What machines are cloned from.
+#[derive(Debug, Clone, Copy)]
+pub struct Snapshots {
     /// `snapshot`: whether machines are clones of a snapshot where that is safe.
-    pub snapshot: bool,
+    pub is_on: bool,
+    /// `snapshots_max`: how many are kept.
+    pub count_max: usize,
     /// `snapshot_foreign`: whether images without our agent are snapshotted.
-    pub snapshot_foreign: bool,
+    pub is_foreign_on: bool,
 }
 
 /// The port of the encrypted protocol.
@@ -257,6 +279,7 @@ fn machines(raw: &mut Raw<'_>) -> Option<Machines> {
     let vcpus_max = raw.read(&t::VCPUS_MAX);
     let cpu_percent_max = raw.read(&t::CPU_PERCENT_MAX);
     let bandwidth_kib_max = raw.read(&t::BANDWIDTH_KIB_MAX);
+    let disk = disk(raw);
     let accelerator = raw.read(&t::DOMAIN_TYPE);
     let ready_timeout = raw.read(&t::WAIT_MAX_TRYOUT);
     let endpoint_username = raw.read(&t::ENDPOINT_USERNAME);
@@ -270,8 +293,7 @@ fn machines(raw: &mut Raw<'_>) -> Option<Machines> {
     let internet = raw.read(&t::INTERNET);
     let network_allow = raw.read(&t::NETWORK_ALLOW);
     let on_shutdown = raw.read(&t::ON_SHUTDOWN);
-    let snapshot = raw.read(&t::SNAPSHOT);
-    let snapshot_foreign = raw.read(&t::SNAPSHOT_FOREIGN);
+    let snapshots = snapshots(raw);
     let state = state.unwrap_or_else(usual_state);
     let images = images.unwrap_or_else(|| state.join("images"));
     raw.amend(&t::STATE.row, &state);
@@ -290,6 +312,7 @@ fn machines(raw: &mut Raw<'_>) -> Option<Machines> {
         vcpus_max: vcpus_max?.max(vcpus?),
         cpu_percent_max: cpu_percent_max.map(|percent| (percent > 0).then_some(percent))?,
         bandwidth_kib_max: bandwidth_kib_max.map(|kib| (kib > 0).then_some(kib))?,
+        disk: disk?,
         accelerator: accelerator?,
         ready_timeout: ready_timeout?.0,
         endpoint_username: endpoint_username?,
@@ -303,9 +326,22 @@ fn machines(raw: &mut Raw<'_>) -> Option<Machines> {
         internet: internet?,
         network_allow: network_allow?,
         on_shutdown: on_shutdown?,
-        snapshot: snapshot?,
-        snapshot_foreign: snapshot_foreign?,
+        snapshots: snapshots?,
     })
+}
+
+fn disk(raw: &mut Raw<'_>) -> Option<Disk> {
+    let size_mb = raw.read(&t::DISK);
+    let kib_max = raw.read(&t::DISK_KIB_MAX);
+    let operations_max = raw.read(&t::DISK_OPERATIONS_MAX);
+    Some(Disk { size_mb: size_mb?, kib_max: kib_max?, operations_max: operations_max? })
+}
+
+fn snapshots(raw: &mut Raw<'_>) -> Option<Snapshots> {
+    let is_on = raw.read(&t::SNAPSHOT);
+    let count_max = raw.read(&t::SNAPSHOTS_MAX);
+    let is_foreign_on = raw.read(&t::SNAPSHOT_FOREIGN);
+    Some(Snapshots { is_on: is_on?, count_max: count_max?, is_foreign_on: is_foreign_on? })
 }
 
 /// Every machine needs a port.
@@ -405,8 +441,9 @@ mod tests {
         assert_eq!(containers.key_files.private, Path::new("machines/private.pem"));
         assert!(!machines.internet && machines.ttl_default.is_none() && machines.quota.is_none());
         assert_eq!(machines.on_shutdown, OnShutdown::Keep);
-        assert!(machines.snapshot && !machines.snapshot_foreign);
-        assert!(!read("[containers]\nsnapshot = off").machines.snapshot);
+        let snapshots = machines.snapshots;
+        assert!(snapshots.is_on && !snapshots.is_foreign_on && snapshots.count_max == 8);
+        assert!(!read("[containers]\nsnapshot = off").machines.snapshots.is_on);
         assert!(containers.web_server.is_none() && containers.access_tokens.is_none());
         assert!(containers.ip_filter.is_none());
     }

@@ -266,6 +266,13 @@ settings! {
         "Of one processor, for one machine, where control groups allow it. 0 is without limit.";
     BANDWIDTH_KIB_MAX: u64 = ["containers"] "bandwidth_kib_max", kinds::whole(0, 1 << 24), Some("0"), Start,
         "KiB a second through the port of one machine, each way. 0 is without limit.";
+    DISK: u32 = ["containers"] "container_disk", kinds::times(0, 1 << 24), Some("0"), Start,
+        "Size of the disk of a machine whose image is one, in MiB, where that is more than the image's own. 0 is the \
+         image's own.";
+    DISK_KIB_MAX: u64 = ["containers"] "disk_kib_max", kinds::whole(0, 1 << 24), Some("0"), Start,
+        "KiB a second that one machine reads and writes of its disk. 0 is without limit.";
+    DISK_OPERATIONS_MAX: u64 = ["containers"] "disk_operations_max", kinds::whole(0, 1 << 24), Some("0"), Start,
+        "Readings and writings a second of one machine. 0 is without limit.";
     DOMAIN_TYPE: Accelerator = ["containers"] "domain_type", kinds::ACCELERATOR, Some("auto"), Start,
         "`auto` takes KVM where it works and emulation elsewhere; `qemu` is emulation.";
     WAIT_MAX_TRYOUT: TimeLimit = ["containers"] "wait_max_tryout", kinds::TRYOUTS, Some("120"), Start,
@@ -292,6 +299,9 @@ settings! {
         "What becomes of machines when the server ends: `keep` lets the next server take them over.";
     SNAPSHOT: bool = ["containers"] "snapshot", kinds::SWITCH, Some("true"), Start,
         "Whether machines are clones of a snapshot where that is safe. Without, each of them boots.";
+    SNAPSHOTS_MAX: usize = ["containers"] "snapshots_max", kinds::count(2, 10_000), Some("8"), Start,
+        "Snapshots that are kept, one for each image and size of machine: about 100 MB each. For one more, the one \
+         goes that was used longest ago, but never that of the usual machine.";
     SNAPSHOT_FOREIGN: bool = ["containers"] "snapshot_foreign", kinds::SWITCH, Some("false"), Start,
         "Whether machines of images without our agent start from a snapshot too. Their clones share what such images \
          keep secret.";
