@@ -37,11 +37,12 @@ pub struct Lease {
 }
 
 impl Ports {
-    /// Those of `range`, on these addresses; on all addresses of IPv4 and IPv6 where there are none.
+    /// Those of `range`, on these addresses. `::` is, as usual, every address of both families.
     #[must_use]
     pub fn new(range: RangeInclusive<u16>, mut addresses: Vec<IpAddr>) -> Self {
-        if addresses.is_empty() {
-            addresses = vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+        let every: IpAddr = Ipv4Addr::UNSPECIFIED.into();
+        if addresses.contains(&Ipv6Addr::UNSPECIFIED.into()) && !addresses.contains(&every) {
+            addresses.push(every);
         }
         Self { first: *range.start(), last: *range.end(), addresses }
     }
@@ -90,12 +91,17 @@ impl Ports {
         }
         match listeners.first().map(TcpListener::local_addr) {
             Some(Ok(address)) => Ok(Lease { port: address.port(), listeners }),
-            Some(Err(error)) => Err((SocketAddr::new(self.addresses[0], port), error)),
-            None => {
-                let error = io::Error::from(io::ErrorKind::AddrNotAvailable);
-                Err((SocketAddr::new(self.addresses[0], port), error))
-            }
+            Some(Err(error)) => Err((self.first_address(port), error)),
+            None => Err((self.first_address(port), io::ErrorKind::AddrNotAvailable.into())),
         }
+    }
+}
+
+impl Ports {
+    /// For an error that is of no single address.
+    fn first_address(&self, port: u16) -> SocketAddr {
+        let every = Ipv4Addr::UNSPECIFIED.into();
+        SocketAddr::new(self.addresses.first().copied().unwrap_or(every), port)
     }
 }
 
@@ -169,7 +175,7 @@ mod tests {
         let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let taken = other.local_addr().unwrap().port();
         let range = taken.saturating_sub(1)..=taken;
-        let ports = Ports::new(range, Vec::new());
+        let ports = Ports::new(range, vec![Ipv6Addr::UNSPECIFIED.into()]);
         for _ in 0..8 {
             if let Ok(lease) = ports.lease() {
                 assert_ne!(lease.port(), taken);
@@ -179,12 +185,29 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_addresses_both_families_are_listened_on() {
-        let lease = Ports::new(RANGE, Vec::new()).lease().unwrap();
-        let families: Vec<_> =
-            lease.listeners.iter().map(|l| l.local_addr().unwrap().is_ipv4()).collect();
-        assert!(families == [true, false] || families == [true], "{families:?}");
-        assert!(lease.listeners.iter().all(|l| l.local_addr().unwrap().port() == lease.port()));
+    async fn a_port_is_on_the_addresses_that_are_named_and_no_others() {
+        let check = async |named: &[&str], expected: &[&str]| {
+            let addresses = named.iter().map(|it| it.parse().unwrap()).collect();
+            let lease = Ports::new(RANGE, addresses).lease().unwrap();
+            let found = lease.listeners.iter().map(|it| it.local_addr().unwrap());
+            let found: Vec<String> = found.map(|it| it.ip().to_string()).collect();
+            // Where there is no IPv6, that family is left out.
+            let without: Vec<&str> = expected.iter().copied().filter(|it| *it != "::").collect();
+            assert!(found == expected || found == without, "{named:?}: {found:?}");
+            for address in &found {
+                let address: IpAddr = address.parse().unwrap();
+                let reached = match address {
+                    IpAddr::V4(_) => "127.0.0.1",
+                    IpAddr::V6(_) => "::1",
+                };
+                tokio::net::TcpStream::connect((reached, lease.port())).await.unwrap();
+            }
+        };
+        check(&["127.0.0.1"], &["127.0.0.1"]).await;
+        check(&["0.0.0.0"], &["0.0.0.0"]).await;
+        check(&["::"], &["::", "0.0.0.0"]).await;
+        check(&["0.0.0.0", "::"], &["0.0.0.0", "::"]).await;
+        assert!(Ports::new(RANGE, Vec::new()).lease().is_err());
     }
 
     #[tokio::test]

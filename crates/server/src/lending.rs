@@ -274,8 +274,8 @@ pub(crate) async fn open_machines(
 ) -> Result<Machines, LendingError> {
     let qemu: Arc<dyn Hypervisor> = Arc::<Qemu>::clone(qemu);
     let images = Arc::new(Images::open(&it.images));
-    let bind_to: Vec<std::net::IpAddr> = bind_to.parse().into_iter().collect();
-    let ports = Ports::new(it.ports.first..=it.ports.last, bind_to);
+    let addresses = sockets::addresses(bind_to).await?;
+    let ports = Ports::new(it.ports.first..=it.ports.last, addresses);
     Ok(Machines::open(settings(it, gateway_key), qemu, images, ports).await?)
 }
 

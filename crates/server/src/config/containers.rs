@@ -506,6 +506,14 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_address_is_the_documented_one() {
+        assert_eq!(read("[containers]").bind_to, "0.0.0.0");
+        assert_eq!(read("[containers]\nbind_address =").bind_to, "0.0.0.0");
+        assert_eq!(read("[containers]\nbind_address = [::1]").bind_to, "::1");
+        check_problem("[network]\nbindto =", "an address or a host name");
+    }
+
+    #[test]
     fn what_cannot_be_meant_is_told() {
         check_problem(
             "[containers]\nmax_allowed_running_container_domains = 9\n[containers.port_forwarding]\nport_range = 10-17",

@@ -78,14 +78,23 @@ pub(super) const SWITCH: Kind<bool> =
 pub(super) const PORT: Kind<u16> =
     ranged("a port number", (0, 65535), |value, door| u16::try_from(number(value, door)?).ok());
 
-pub(super) const HOST: Kind<String> = kind("an address or a host name", |value, _| {
-    let text = line(value)?;
-    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(&text);
+pub(super) const HOST: Kind<String> =
+    kind("an address or a host name", |value, _| host(&line(value)?));
+
+/// As the documents of containers have it, where nothing is every address of IPv4.
+pub(super) const CONTAINERS_HOST: Kind<String> =
+    kind("an address or a host name", |value, _| match line(value)?.as_str() {
+        "" => Some("0.0.0.0".to_owned()),
+        text => host(text),
+    });
+
+fn host(text: &str) -> Option<String> {
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     let is_name = !bare.is_empty()
         && bare.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'));
     let is_address = bare.parse::<IpAddr>().is_ok();
     (is_name || is_address).then(|| bare.to_owned())
-});
+}
 
 pub(super) const NETWORKS: Kind<Vec<IpNetwork>> =
     kind("addresses or networks, as in `10.0.0.0/8 ::1`", |value, _| {

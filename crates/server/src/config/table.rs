@@ -307,8 +307,8 @@ settings! {
          keep secret.";
     SSH_GATEWAY_PORT: u16 = ["containers"] "ssh_gateway_port", kinds::PORT, None, Start,
         "One port for the SSH of all machines. 0 takes a free one.";
-    CONTAINERS_BIND: String = ["containers"] "bind_address", kinds::HOST, Some("0.0.0.0"), Start,
-        "Where the ports of this section listen.";
+    CONTAINERS_BIND: String = ["containers"] "bind_address", kinds::CONTAINERS_HOST, Some("0.0.0.0"), Start,
+        "Where the ports of this section and those of machines listen. `::` is every address of IPv4 and IPv6.";
     CLASSIC: bool = ["containers"] "classic", kinds::SWITCH, Some("true"), Start,
         "Whether the encrypted protocol of existing clients is spoken.";
     CLASSIC_PORT: u16 = ["containers"] "listen_port", kinds::PORT, Some("6150"), Start,
