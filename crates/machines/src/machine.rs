@@ -89,8 +89,9 @@ pub struct HostKey {
     pub fingerprint: String,
 }
 
-/// A machine that has just been lent, with the secrets that are told once.
-#[derive(Debug, Clone)]
+/// A machine that has just been lent, with the secrets that are told once. Who tells them says so to `handover`; dropped
+/// before, the machine is taken back.
+#[derive(Debug)]
 pub struct Lent {
     /// Its name.
     pub id: MachineId,
@@ -108,6 +109,8 @@ pub struct Lent {
     pub host_key: Option<HostKey>,
     /// When it is taken back.
     pub expires_at: Option<SystemTime>,
+    /// Whether its owner knows of it.
+    pub handover: crate::manager::Handover,
 }
 
 /// What can be seen of a machine; no secrets.

@@ -5,6 +5,7 @@
 
 mod adoption;
 mod driver;
+mod handover;
 mod lock;
 mod order;
 mod pending;
@@ -29,6 +30,7 @@ use crate::machine::{Lent, MachineId, Order, Summary};
 use crate::ports::Ports;
 
 use driver::{Command, Stop};
+pub use handover::{Handover, Telling};
 pub use pending::{Pending, Step};
 use register::Register;
 
@@ -61,6 +63,9 @@ pub struct Settings {
     pub starts_at_once: usize,
     /// Whether machines outlive the server.
     pub keeps: bool,
+    /// A machine of an earlier server that may have ended before it could tell the owner is taken back when nobody has
+    /// entered it for so long.
+    pub claim_within: Duration,
     /// The user by which images without an agent are set up.
     pub endpoint: crate::guest::ssh::Login,
     /// A public key that machines with an agent let in beside their owner's: that of the SSH gateway.
@@ -216,7 +221,8 @@ impl Machines {
         pending::begin(&self.0, order).await
     }
 
-    /// Lends a machine: [`Machines::order`] and all its steps. Dropped before its end, everything is undone.
+    /// Lends a machine: [`Machines::order`] and all its steps. Dropped before its end, everything is undone; so it is when
+    /// what is returned is dropped before the owner was [told](Handover::told).
     ///
     /// # Errors
     /// When any of them fails; everything is undone then.
@@ -246,12 +252,6 @@ impl Machines {
         // An error means that its driver is gone, and so is the machine.
         let _ = gone.wait_for(|gone| *gone).await;
         Ok(())
-    }
-
-    /// Takes a machine back whose owner could not be told of it. Does not wait.
-    pub fn abandon(&self, id: MachineId) {
-        // Gone already is as good.
-        let _ = self.0.register().stop(id, Stop::Abandoned);
     }
 
     /// Whether `token` is that of machine `id`.
@@ -321,12 +321,19 @@ impl Machines {
         self.0.register().vm(id)
     }
 
-    /// Ends: machines that are being started are undone, the pool is emptied; those that are lent are kept or taken
-    /// back, as configured. Returns when all of it is done.
-    pub async fn close(&self) {
+    /// Lends no more: machines that are being started are undone, and the pool is emptied. Owners can still be told of
+    /// those that are lent.
+    pub fn stop_lending(&self) {
         self.0.is_closing.send_replace(true);
         self.0.pool_bell.notify_one();
         drop(std::mem::take(&mut *self.0.spares.lock().unwrap_or_else(PoisonError::into_inner)));
+        self.0.register().stop_unlent(Stop::Closing);
+    }
+
+    /// Ends: as [`Machines::stop_lending`]; then machines that are lent are kept or taken back, as configured. Returns
+    /// when all of it is done.
+    pub async fn close(&self) {
+        self.stop_lending();
         let stop = if self.0.settings.keeps { Stop::Leave } else { Stop::Closing };
         self.0.register().stop_all(stop);
         let mut drivers =

@@ -54,6 +54,14 @@ pub struct Record {
     pub created_at: SystemTime,
     /// When it is taken back.
     pub expires_at: Option<SystemTime>,
+    /// Whether its owner certainly knows of it.
+    #[serde(default = "yes")]
+    pub is_told: bool,
+}
+
+/// What is meant where an older server wrote nothing of it.
+fn yes() -> bool {
+    true
 }
 
 impl Record {
@@ -152,6 +160,7 @@ mod tests {
             labels: BTreeMap::from([("class".into(), "7b".into())]),
             created_at: SystemTime::UNIX_EPOCH,
             expires_at: None,
+            is_told: false,
         };
         (record, token)
     }

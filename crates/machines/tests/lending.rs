@@ -183,6 +183,61 @@ fn a_new_server_takes_over_what_was_lent_and_cleans_away_the_rest() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_machine_whose_owner_cannot_be_told_of_it_is_taken_back() {
+    let lab = Lab::new();
+    let machines = lab.open(|settings| settings.keeps = true).await;
+    let told = machines.create(Order::default()).await.unwrap();
+    let untold = machines.create(Order::default()).await.unwrap();
+    let unfinished = machines.order(Order::default()).await.unwrap();
+    // The server ends: what is not lent yet ends, and owners are still told of the rest.
+    machines.stop_lending();
+    eventually("only two are left", LONG, || machines.stat().taken == 2).await;
+    assert!(matches!(machines.create(Order::default()).await, Err(MachineError::Closing)));
+    drop(unfinished);
+    told.handover.told();
+    let (kept, gone) = (told.id, untold.id);
+    drop((told, untold));
+    eventually("one is taken back", LONG, || machines.show(gone).is_err()).await;
+    assert!(machines.show(kept).is_ok());
+    machines.close().await;
+    assert_eq!((lab.processes(), lab.folders()), (1, 1));
+}
+
+#[test]
+fn what_a_killed_server_may_not_have_told_of_is_taken_back_unless_somebody_comes() {
+    let lab = Lab::new();
+    let killed = tokio::runtime::Runtime::new().unwrap();
+    let lent = killed.block_on(async {
+        let machines = lab.open(|settings| settings.keeps = true).await;
+        let mut lent = Vec::new();
+        for _ in 0..3 {
+            lent.push(machines.create(Order::default()).await.unwrap());
+        }
+        lent[0].handover.told();
+        let record = lab.record(lent[0].id);
+        let noted = || std::fs::read_to_string(&record).unwrap().contains("\"is_told\": true");
+        eventually("it is noted", LONG, noted).await;
+        lent
+    });
+    killed.shutdown_timeout(LONG);
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let change = |settings: &mut machines::Settings| {
+            settings.keeps = true;
+            settings.claim_within = Duration::from_secs(5);
+        };
+        let machines = lab.open(change).await;
+        check_login(&lent[1], "id -un", &lent[1].username).await;
+        eventually("one is taken back", LONG, || machines.show(lent[2].id).is_err()).await;
+        // The moment for both has come, since it is the same one.
+        assert!(machines.show(lent[0].id).is_ok() && machines.show(lent[1].id).is_ok());
+        let record = lab.record(lent[1].id);
+        let noted = || std::fs::read_to_string(&record).unwrap().contains("\"is_told\": true");
+        eventually("that somebody came is noted", LONG, noted).await;
+        machines.close().await;
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_spare_machine_is_lent_at_once_with_the_key_of_who_asks() {
     let lab = Lab::new();
     let machines = lab.open(|settings| settings.pool = 1).await;

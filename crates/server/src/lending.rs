@@ -36,6 +36,8 @@ use crate::tcp::{Act, Action, Answer, Door, DoorSettings, Later, Verbs};
 const IMAGE_DEFAULT: &str = "small";
 /// How long a guest may take to boot where that is not limited: longer than any boots, shorter than for ever.
 const READY_MAX: Duration = Duration::from_secs(3600);
+/// A server that is killed may have lent a machine and not told of it: for so long somebody may still come.
+const CLAIM_WITHIN: Duration = Duration::from_secs(600);
 
 /// Why machines cannot be lent.
 #[derive(Debug, thiserror::Error)]
@@ -129,15 +131,17 @@ impl Lending {
         Ok(Self { machines, config, qemu, tokens, classic, web, gateway })
     }
 
-    /// Does what goes on beside requests: the first snapshot, the warm pool and the classic door, until `drain` says stop.
+    /// Serves the classic door until `drain` says stop and the requests that it has are answered, or their time is over.
+    pub async fn run_door(&self, drain: watch::Receiver<Option<Duration>>) {
+        let Some(classic) = &self.classic else { return };
+        let sockets = std::mem::take(
+            &mut *classic.sockets.lock().unwrap_or_else(std::sync::PoisonError::into_inner),
+        );
+        classic.door.run(sockets, drain).await;
+    }
+
+    /// Does what goes on beside requests: the first snapshot, the warm pool and the SSH gateway, until `drain` says stop.
     pub async fn run(&self, drain: watch::Receiver<Option<Duration>>) {
-        let door = async {
-            let Some(classic) = &self.classic else { return };
-            let sockets = std::mem::take(
-                &mut *classic.sockets.lock().unwrap_or_else(std::sync::PoisonError::into_inner),
-            );
-            classic.door.run(sockets, drain.clone()).await;
-        };
         let gateway = async {
             if let Some(gateway) = &self.gateway {
                 gateway.run(drain.clone()).await;
@@ -147,7 +151,7 @@ impl Lending {
             self.prepare().await;
             self.machines.run().await;
         };
-        tokio::join!(door, gateway, machines);
+        tokio::join!(gateway, machines);
     }
 
     /// Makes the snapshot of the usual machine before anybody waits for it.
@@ -328,6 +332,7 @@ fn settings(config: &MachinesConfig, gateway_key: Option<String>) -> Settings {
         pool: config.pool,
         starts_at_once: processors,
         keeps: config.on_shutdown == OnShutdown::Keep,
+        claim_within: CLAIM_WITHIN,
         gateway_key,
         endpoint: Login {
             user: config.endpoint_username.clone(),

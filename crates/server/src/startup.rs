@@ -148,6 +148,7 @@ async fn serve(
         let drain = lending_drain.subscribe();
         beside.spawn(async move { lending.run(drain).await });
     }
+    let classic = serve_classic(&site, &lending_drain);
     let mut watch = start_watch(options, &site)?;
     let addresses = addresses(&site.config(), &sockets)?;
     let mut doors = Doors::open(&site, sockets);
@@ -169,7 +170,7 @@ async fn serve(
         }
     }
     tokio::select! {
-        () = end(&site, doors, &lending_drain) => {}
+        () = end(&site, doors, classic, &lending_drain) => {}
         () = ended(&mut signals) => tracing::warn!("ended at once, without waiting for requests"),
     }
     Ok(())
@@ -260,21 +261,38 @@ async fn reload(site: &Arc<Site>, doors: &mut Doors) {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 }
 
-/// Requests finish, then plugins are told.
-async fn end(site: &Site, doors: Doors, lending_drain: &watch::Sender<Option<Duration>>) {
+/// The classic door to machines, where there is one; ended by `drain`.
+fn serve_classic(site: &Site, drain: &watch::Sender<Option<Duration>>) -> JoinSet<()> {
+    let mut classic = JoinSet::new();
+    if let Some(lending) = site.lending.clone() {
+        let drain = drain.subscribe();
+        classic.spawn(async move { lending.run_door(drain).await });
+    }
+    classic
+}
+
+/// Requests finish, then machines are let go and plugins are told.
+async fn end(
+    site: &Site,
+    doors: Doors,
+    mut classic: JoinSet<()>,
+    lending_drain: &watch::Sender<Option<Duration>>,
+) {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     let limit = site.config().limits.drain_timeout;
     tracing::info!("ending: requests in flight have {limit:?}");
     if let Some(dispatch) = &site.dispatch {
         dispatch.close();
     }
+    // Nobody waits for a machine that is not there yet; who has one is still told of it.
+    if let Some(lending) = &site.lending {
+        lending.machines.stop_lending();
+    }
     lending_drain.send_replace(Some(limit));
-    let machines = async {
-        if let Some(lending) = &site.lending {
-            lending.machines.close().await;
-        }
-    };
-    tokio::join!(doors.drain(limit), machines);
+    tokio::join!(doors.drain(limit), async { while classic.join_next().await.is_some() {} });
+    if let Some(lending) = &site.lending {
+        lending.machines.close().await;
+    }
     site.registry.shut_down(Duration::ZERO).await;
     tracing::info!("ended");
 }

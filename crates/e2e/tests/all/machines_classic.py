@@ -4,7 +4,9 @@ Asks for what the JSON on standard input lists and prints one JSON line for each
 
     {"port": 1, "requests": [{"generation": 4, "request": {"verb": "STAT", "parameters": {}}}, ...], "at_once": false}
 
-With `"pieces": true` a request is sent a few bytes at a time, with `"leave": true` its response is not waited for.
+With `"pieces": true` a request is sent a few bytes at a time, with `"leave": true` its response is not waited for. With
+`"held": NAME` a file of that name is made when the response's length is known, and the length is confirmed when the file
+is gone.
 `request` may be a text, which is then sent as it is. An answer is `{"response": ..., "fingerprint": ...}`, or
 `{"ended": "where"}` when the server closed the connection.
 """
@@ -13,9 +15,11 @@ import concurrent.futures
 import hashlib
 import json
 import os
+import pathlib
 import re
 import socket
 import sys
+import time
 
 from cryptography.hazmat.primitives import hashes, padding, serialization
 from cryptography.hazmat.primitives.asymmetric import padding as asymmetric
@@ -90,7 +94,14 @@ def greet(wire):
     return block[:-16], block[-16:], hashlib.sha256(pem).hexdigest()
 
 
-def exchange(port, generation, request, pieces=False, leave=False):
+def hold(name):
+    held = pathlib.Path(name)
+    held.touch()
+    while held.exists():
+        time.sleep(0.005)
+
+
+def exchange(port, generation, request, pieces=False, leave=False, held=None):
     wire = Wire(port)
     key, iv, fingerprint = greet(wire)
     plain = (request if isinstance(request, str) else json.dumps(request)).encode()
@@ -112,6 +123,8 @@ def exchange(port, generation, request, pieces=False, leave=False):
         head = wire.read(8, "response length")
         assert re.fullmatch(rb"[0-9]{1,8}=*", head), head
         count = int(head.split(b"=")[0])
+    if held:
+        hold(held)
     wire.send(b"1")
     packet = wire.read(count, "response")
     packet = packet if generation == 1 else packet[:-16]
@@ -122,7 +135,7 @@ def exchange(port, generation, request, pieces=False, leave=False):
 
 def ask(port, entry):
     try:
-        how = {name: entry[name] for name in ("pieces", "leave") if name in entry}
+        how = {name: entry[name] for name in ("pieces", "leave", "held") if name in entry}
         return exchange(port, entry["generation"], entry["request"], **how)
     except (Ended, ConnectionError) as error:
         return {"ended": str(error)}

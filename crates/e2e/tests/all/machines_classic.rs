@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use e2e::lending::text;
 use e2e::{Connection, Guest, Lending, Setup, program, run, run_reading, wait_until};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 const CLIENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/all/machines_classic.py");
@@ -289,4 +290,39 @@ fn a_client_that_leaves_during_create_leaves_nothing() {
         let is_free = stat["data"]["available"] == 6 && door.lending.qemu().is_empty();
         (is_free && door.lending.folders().is_empty()).then_some(())
     });
+}
+
+#[test]
+fn a_server_that_ends_still_tells_of_machines_that_are_lent() {
+    let mut door = Door::open(setup().set("limits", "drain_timeout_secs", "3"));
+    let (folder, address) = (door.lending.path(""), door.address());
+    let (holding, silent) = (folder.join("holding"), folder.join("silent"));
+    // Both know that an answer is there. One takes it when the server has been told to end, the other never does.
+    let asks = |held: &Path| {
+        let create = json!({ "generation": 4, "request": { "verb": "CREATE", "parameters": {} },
+            "held": held });
+        let order = json!({ "port": door.port, "requests": [create] }).to_string();
+        let (python, folder) = (root().join(".venv/bin/python3"), folder.clone());
+        std::thread::spawn(move || run_reading(&python, &[CLIENT], &folder, order))
+    };
+    let asking = [asks(&holding), asks(&silent)];
+    wait_until("both answers", || (holding.exists() && silent.exists()).then_some(()));
+    let held = holding.clone();
+    let going_on = std::thread::spawn(move || {
+        wait_until("the door to close", || TcpStream::connect(address).is_err().then_some(()));
+        std::fs::remove_file(held).unwrap();
+    });
+    door.lending.restart(Signal::TERM);
+    going_on.join().unwrap();
+    std::fs::remove_file(&silent).unwrap();
+    let [told, untold] = asking.map(|client| client.join().unwrap().stdout);
+    let untold: Value = serde_json::from_str(&untold).unwrap();
+    assert!(untold["ended"].is_string(), "{untold}");
+    let told: Value = serde_json::from_str(&told).unwrap();
+    let lent = &told["response"]["data"];
+    let id = text(&lent["container_uuid"]);
+    assert_eq!(door.lending.ids().into_iter().collect::<Vec<_>>(), [id], "{told}");
+    let port = u16::try_from(lent["container_listen_port"].as_u64().unwrap()).unwrap();
+    let user = (text(&lent["container_username"]), text(&lent["container_password"]));
+    assert!(Guest::enter(port, &user.0, &user.1).is_some(), "lent, and nobody gets in");
 }

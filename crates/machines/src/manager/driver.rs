@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use super::pending::Step;
 use super::{Shared, off_thread};
@@ -55,6 +56,8 @@ impl Stop {
 pub(super) enum Command {
     /// To open the machine to its owner.
     Lend { lending: Box<Lending>, done: oneshot::Sender<Result<Summary, MachineError>> },
+    /// To note that its owner knows of it.
+    Told,
     /// To end it at another time.
     Extend { expires_at: SystemTime, done: oneshot::Sender<Result<(), MachineError>> },
 }
@@ -82,6 +85,8 @@ pub(super) struct Driver {
     gone: watch::Sender<bool>,
     /// Once it is lent.
     lent: Option<(Record, Forwarder)>,
+    /// When it is taken back unless somebody has entered it: nobody may know of it.
+    claim_by: Option<Instant>,
 }
 
 /// Enters a machine and gives it its driver. `check` is asked under the same lock: what it allows is what is entered.
@@ -113,8 +118,16 @@ pub(super) fn enter(
     drop(register);
     let directory = shared.running().join(id.to_string());
     let shared = Arc::clone(shared);
-    let driver =
-        Driver { shared, id, directory, commands: receiver, stop: stopped, gone, lent: None };
+    let driver = Driver {
+        shared,
+        id,
+        directory,
+        commands: receiver,
+        stop: stopped,
+        gone,
+        lent: None,
+        claim_by: None,
+    };
     Ok((driver, stop))
 }
 
@@ -160,6 +173,9 @@ impl Driver {
 
     /// Goes on with a machine that an earlier server lent.
     pub(super) async fn take_over(mut self, record: Record, lease: Lease, vm: Arc<dyn Vm>) {
+        if !record.is_told {
+            self.claim_by = Some(Instant::now() + self.shared.settings.claim_within);
+        }
         self.lent = Some(self.open_port(record, lease, &vm));
         self.live(vm).await;
     }
@@ -173,6 +189,12 @@ impl Driver {
                 why = stopped(&mut self.stop) => break format!("{why:?}"),
                 ending = ending(&mut ended) => break ending,
                 () = until(expires_at) => break format!("{:?}", Stop::Expired),
+                () = at(self.claim_by) => {
+                    if !self.is_entered() {
+                        break "nobody was told of it, and nobody has entered it".to_owned();
+                    }
+                    self.is_told().await;
+                }
                 Some(command) = self.commands.recv() => self.obey(command, &vm).await,
             }
         };
@@ -191,6 +213,7 @@ impl Driver {
             Command::Lend { lending, done } => {
                 let _ = done.send(self.lend(*lending, vm).await);
             }
+            Command::Told => self.is_told().await,
             Command::Extend { expires_at, done } => {
                 let _ = done.send(self.extend(expires_at).await);
             }
@@ -210,7 +233,8 @@ impl Driver {
         // Durable first: a server that is killed now finds the machine, whose owner may just have been told of it.
         self.write(record.clone()).await?;
         let mut register = self.shared.register();
-        if !register.advance(self.id, Event::Lent) {
+        // Looked at under the lock: what is not to be lent any more is not.
+        if self.stop.borrow().is_some() || !register.advance(self.id, Event::Lent) {
             return Err(MachineError::Ended("it was stopped".into()));
         }
         register.change(self.id, |entry| {
@@ -222,10 +246,27 @@ impl Driver {
         Ok(summary)
     }
 
+    /// Its owner knows of it, or somebody does.
+    async fn is_told(&mut self) {
+        self.claim_by = None;
+        let Some((record, _)) = &mut self.lent else { return };
+        record.is_told = true;
+        let record = record.clone();
+        if let Err(error) = self.write(record).await {
+            tracing::warn!(machine = %self.id, "it could not be noted that its owner knows of it: {error}");
+        }
+    }
+
+    fn is_entered(&self) -> bool {
+        self.lent.as_ref().is_some_and(|(_, forwarder)| forwarder.was_used())
+    }
+
     async fn extend(&mut self, expires_at: SystemTime) -> Result<(), MachineError> {
         let Some((record, _)) = &self.lent else { return Err(MachineError::NotFound) };
-        let record = Record { expires_at: Some(expires_at), ..record.clone() };
+        // Whoever extends it knows of it.
+        let record = Record { expires_at: Some(expires_at), is_told: true, ..record.clone() };
         self.write(record.clone()).await?;
+        self.claim_by = None;
         self.shared.register().change(self.id, |it| it.summary.expires_at = Some(expires_at));
         if let Some((old, _)) = &mut self.lent {
             *old = record;
@@ -306,6 +347,7 @@ fn record_of(summary: &Summary, lending: Lending, port: u16) -> Record {
         labels: summary.labels.clone(),
         created_at: summary.created_at,
         expires_at: summary.expires_at,
+        is_told: false,
     }
 }
 
@@ -323,6 +365,14 @@ async fn ending(ended: &mut watch::Receiver<Option<Ending>>) -> String {
     // An error means that its handle is gone, which cannot be while the driver holds it.
     let ending = ended.wait_for(Option::is_some).await.ok().and_then(|ending| ending.clone());
     ending.map_or_else(String::new, |ending| format!("{ending:?}"))
+}
+
+/// Returns at `moment`; never without one.
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Returns at `moment` by the clock on the wall, also if that is set meanwhile; never without one.

@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use tokio::time::Instant;
 
 use super::driver::{self, Command, Driver, Lending, Started, Stop};
-use super::{DefaultImage, Shared, order, pool};
+use super::{DefaultImage, Handover, Shared, order, pool};
 use crate::credentials::{self, Login, TokenHash};
 use crate::error::MachineError;
 use crate::guest::agent::{self, Identity, User};
@@ -327,6 +327,7 @@ impl Pending {
         };
         let lent = self.lend(lending).await;
         let summary = lent.map_err(|error| self.shared.cause(error))?;
+        // From here on the handover takes it back.
         self.is_finished = true;
         self.step.send_replace(Step::Ready);
         Ok(Lent {
@@ -338,6 +339,7 @@ impl Pending {
             port: summary.port.unwrap_or_default(),
             host_key: summary.host_key,
             expires_at: summary.expires_at,
+            handover: Handover::of(&self.shared, self.id),
         })
     }
 

@@ -120,6 +120,12 @@ impl Register {
         Ok(entry.gone.clone())
     }
 
+    pub(super) fn stop_unlent(&self, why: Stop) {
+        for entry in self.machines.values().filter(|entry| entry.token.is_none()) {
+            entry.stop.send_if_modified(|stop| why.put(stop));
+        }
+    }
+
     pub(super) fn stop_all(&self, why: Stop) {
         for entry in self.machines.values() {
             entry.stop.send_if_modified(|stop| why.put(stop));

@@ -6,7 +6,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustix::net::sockopt;
@@ -94,6 +94,12 @@ impl Forwarder {
         self.desk.open.load(Ordering::Relaxed)
     }
 
+    /// Whether anybody was ever let through.
+    #[must_use]
+    pub fn was_used(&self) -> bool {
+        self.desk.was_used.load(Ordering::Relaxed)
+    }
+
     /// Closes the port and all connections. When this returns, the port is closed.
     pub async fn stop(mut self) {
         self.listening.shutdown().await;
@@ -109,6 +115,7 @@ struct Desk {
     inward: Option<Pace>,
     outward: Option<Pace>,
     open: AtomicUsize,
+    was_used: AtomicBool,
 }
 
 impl Desk {
@@ -119,6 +126,7 @@ impl Desk {
             inward: Pace::new(limits.bytes_per_second, BANDWIDTH_CREDIT),
             outward: Pace::new(limits.bytes_per_second, BANDWIDTH_CREDIT),
             open: AtomicUsize::new(0),
+            was_used: AtomicBool::new(false),
             limits,
         })
     }
@@ -198,6 +206,7 @@ async fn connect(client: TcpStream, address: SocketAddr, place: Place) {
             return;
         }
     };
+    desk.was_used.store(true, Ordering::Relaxed);
     if let Err(error) = relay(client, guest, desk).await {
         tracing::debug!(%address, %error, "a connection to a machine ended");
     }

@@ -12,7 +12,7 @@ use machines::guest::ssh::{self, Login, Proof};
 use machines::guest::ssh_key::SshKey;
 use machines::hypervisor::{Ending, GuestStream, Later, Vm};
 use machines::image::Images;
-use machines::machine::Lent;
+use machines::machine::{Lent, MachineId};
 use machines::manager::DefaultImage;
 use machines::network::NetworkPolicy;
 use machines::ports::{Limits, Ports};
@@ -89,6 +89,11 @@ impl Lab {
         stems.collect::<std::collections::BTreeSet<_>>().len()
     }
 
+    /// Where the record of a machine is.
+    pub(crate) fn record(&self, id: MachineId) -> PathBuf {
+        self.directory.path().join("running").join(format!("{id}.json"))
+    }
+
     fn pids(&self) -> Vec<i32> {
         let ours = self.directory.path().join("running");
         let ours = ours.to_str().unwrap();
@@ -138,6 +143,7 @@ fn settings(directory: PathBuf) -> Settings {
         pool: 0,
         starts_at_once: 2,
         keeps: false,
+        claim_within: Duration::from_secs(600),
         gateway_key: None,
         endpoint: Login {
             user: "endpoint".into(),

@@ -1,16 +1,18 @@
-//! Tasks that the answers of a connection carry, until it is known whether they arrived.
+//! What the answers of a connection carry, until it is known whether it arrived: tasks, and news of a machine.
 //!
 //! The protocol has no acknowledgement. A task counts as received when the answer that carries it has been written
-//! and the connection is not reset within the next second; otherwise it goes back to its place in the queue.
+//! and the connection is not reset within the next second; otherwise it goes back to its place in the queue. A machine
+//! counts as told of when the answer has been written: a reset afterwards may come of a client that has read it.
 //!
-//! Invariant: a task whose answer was never written whole is put back when the connection goes (`Delivery` sees to
-//! it when it is dropped).
+//! Invariant: what was never written whole is put back when the connection goes (`Delivery` and `Handover` see to it when
+//! they are dropped).
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::Response;
+use machines::manager::Handover;
 use tasks::delivery::Delivery;
 use tokio::time::Instant;
 
@@ -26,23 +28,63 @@ pub struct Cargo {
     carried: Mutex<Vec<Carried>>,
 }
 
-/// Tasks that an answer is to carry, from the endpoint to the connection. One that never gets there puts them back:
-/// another request of the same connection (HTTP/2) does not tell for them that they have left.
+/// One thing that an answer carries.
+#[derive(Debug)]
+enum Goods {
+    /// To an agent.
+    Task(Delivery),
+    /// To its owner.
+    Machine(Handover),
+}
+
+impl Goods {
+    fn sending(&mut self) {
+        match self {
+            Self::Task(delivery) => delivery.sending(),
+            Self::Machine(_) => {}
+        }
+    }
+
+    fn sent(&mut self) {
+        match self {
+            Self::Task(delivery) => delivery.sent(),
+            Self::Machine(handover) => handover.told(),
+        }
+    }
+
+    fn lost(self) {
+        match self {
+            Self::Task(delivery) => delivery.lost(),
+            // Dropped, it is taken back unless its owner was told.
+            Self::Machine(_) => {}
+        }
+    }
+}
+
+/// What an answer is to carry, from the endpoint to the connection. What never gets there is put back: another request
+/// of the same connection (HTTP/2) does not tell for it that it has left.
 #[derive(Debug, Clone)]
-pub struct Freight(Arc<Mutex<Vec<Delivery>>>);
+pub struct Freight(Arc<Mutex<Vec<Goods>>>);
 
 impl Freight {
     /// `answer` carries `deliveries`.
     pub fn put<B>(deliveries: Vec<Delivery>, answer: &mut Response<B>) {
         if !deliveries.is_empty() {
-            answer.extensions_mut().insert(Self(Arc::new(Mutex::new(deliveries))));
+            let goods = deliveries.into_iter().map(Goods::Task).collect();
+            answer.extensions_mut().insert(Self(Arc::new(Mutex::new(goods))));
         }
+    }
+
+    /// `answer` tells of a machine.
+    pub fn put_machine<B>(handover: Handover, answer: &mut Response<B>) {
+        let goods = vec![Goods::Machine(handover)];
+        answer.extensions_mut().insert(Self(Arc::new(Mutex::new(goods))));
     }
 
     /// The first byte of the answer is about to be written.
     pub fn leaves(&self) {
-        let mut deliveries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        deliveries.iter_mut().for_each(Delivery::sending);
+        let mut goods = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        goods.iter_mut().for_each(Goods::sending);
     }
 
     /// What `answer` carries.
@@ -53,7 +95,7 @@ impl Freight {
 
 #[derive(Debug)]
 struct Carried {
-    delivery: Delivery,
+    goods: Goods,
     sent_at: Option<Instant>,
 }
 
@@ -64,12 +106,12 @@ impl Cargo {
 
     /// The next bytes that leave carry `freight`.
     pub fn load(&self, freight: &Freight) {
-        let mut deliveries = freight.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let deliveries = std::mem::take(&mut *deliveries);
+        let mut goods = freight.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let goods = std::mem::take(&mut *goods);
         let now = Instant::now();
         let mut carried = self.carried();
         carried.retain(|it| it.sent_at.is_none_or(|at| now < at + GRACE));
-        carried.extend(deliveries.into_iter().map(|delivery| Carried { delivery, sent_at: None }));
+        carried.extend(goods.into_iter().map(|goods| Carried { goods, sent_at: None }));
         self.is_loaded.store(true, Relaxed);
     }
 
@@ -79,7 +121,7 @@ impl Cargo {
             return;
         }
         for it in self.carried().iter_mut() {
-            it.delivery.sending();
+            it.goods.sending();
         }
         self.is_leaving.store(true, Relaxed);
     }
@@ -92,7 +134,7 @@ impl Cargo {
         self.is_loaded.store(false, Relaxed);
         let now = Instant::now();
         for it in self.carried().iter_mut().filter(|it| it.sent_at.is_none()) {
-            it.delivery.sent();
+            it.goods.sent();
             it.sent_at = Some(now);
         }
     }
@@ -102,7 +144,7 @@ impl Cargo {
         let now = Instant::now();
         for it in std::mem::take(&mut *self.carried()) {
             if it.sent_at.is_none_or(|at| now < at + GRACE) {
-                it.delivery.lost();
+                it.goods.lost();
             }
         }
     }

@@ -6,8 +6,7 @@
 
 use http::header::{self, HeaderValue};
 use http::{Method, Response, StatusCode};
-use http_body_util::BodyExt as _;
-use machines::MachineId;
+use machines::manager::Handover;
 use plugins::call::Body;
 use serde_json::{Map, Value, json};
 use wire::container::{
@@ -15,7 +14,7 @@ use wire::container::{
     Request as Asked, Response as Answer,
 };
 
-use super::machines::creating::Told;
+use super::cargo::Freight;
 use super::machines::{Request, who};
 use crate::accounts::keys;
 use crate::tcp::{self, Action};
@@ -43,7 +42,7 @@ pub fn is_at(path: &str) -> bool {
 #[derive(Debug)]
 struct Outcome {
     answer: Answer,
-    lent: Option<MachineId>,
+    lent: Option<Handover>,
 }
 
 impl From<Answer> for Outcome {
@@ -60,9 +59,11 @@ pub(super) async fn answer(entrance: Entrance, mut request: Request<'_>) -> Resp
         true => carry_out(entrance, request).await.unwrap_or_else(Outcome::from),
         false => bare(&Complaint::Bad("")).into(),
     };
-    let text = Some(outcome.answer.to_json().to_string().into());
-    let told = Told { machines: request.lending.machines.clone(), id: outcome.lent, text };
-    let mut response = Response::new(Body::Stream(told.boxed_unsync()));
+    let text = outcome.answer.to_json().to_string();
+    let mut response = Response::new(Body::full(bytes::Bytes::from(text)));
+    if let Some(handover) = outcome.lent {
+        Freight::put_machine(handover, &mut response);
+    }
     if !is_known {
         *response.status_mut() = StatusCode::NOT_IMPLEMENTED;
     }
@@ -108,11 +109,8 @@ async fn carry_out(entrance: Entrance, request: &mut Request<'_>) -> Result<Outc
     };
     match lending.act()(action).await {
         Ok(done) => {
-            let lent = match &done {
-                tcp::Answer::Lent(lent) => Some(lent.id),
-                tcp::Answer::Stat { .. } | tcp::Answer::Destroyed => None,
-            };
-            Ok(Outcome { answer: Answer::ok(tcp::verbs::data(&done)), lent })
+            let answer = Answer::ok(tcp::verbs::data(&done));
+            Ok(Outcome { answer, lent: done.handover() })
         }
         Err(error) => {
             let (complaint, failure) = tcp::verbs::complaint(&error);

@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -24,6 +24,9 @@ use super::{Client, access_tokens};
 
 /// Bytes read at once. They lie on the stack of who reads, not in the connection.
 const READ_BYTES: usize = 4 << 10;
+
+/// How long a reset after the answer means that it did not arrive.
+const TAKEN_MAX: Duration = Duration::from_secs(1);
 
 /// A client that was let in.
 #[derive(Debug)]
@@ -177,17 +180,20 @@ async fn attend(
         () = client.closed() => Err(End::Closed),
         reply = reply(shared, link, client, request) => reply,
     };
-    let Reply { response, undo, failure } = reply?;
+    // Whatever ends this before the client was told, a machine that it carries is taken back.
+    let Reply { response, handover, failure } = reply?;
     if let Some(failure) = failure {
         tell_failure(shared, client, failure).await;
     }
     let outcome = if client.is_closed() {
         Err(End::Closed)
     } else {
-        until(deadline(shared), deliver(link, &response)).await
+        until(deadline(shared), deliver(link, &response, handover.is_some())).await
     };
-    if let (Err(_), Some(undo)) = (&outcome, undo) {
-        undo.await;
+    if let (Ok(()), Some(handover)) = (&outcome, handover)
+        && link.is_taken().await
+    {
+        handover.told();
     }
     outcome
 }
@@ -280,8 +286,9 @@ async fn carry_out(link: &mut Link, handler: &Handler, call: Call) -> Result<Rep
     }
 }
 
-/// Sends the answer: its length, and when that is confirmed the rest.
-async fn deliver(link: &mut Link, response: &Response) -> Result<(), End> {
+/// Sends the answer: its length, and when that is confirmed the rest. Where it `must_arrive`, a client that says nothing
+/// more before it has come is taken for gone.
+async fn deliver(link: &mut Link, response: &Response, must_arrive: bool) -> Result<(), End> {
     if link.side.answer(response).is_err() {
         let internal = Response::refuse(&Complaint::Internal, link.side.generation());
         link.side.answer(&internal).map_err(End::Refused)?;
@@ -290,6 +297,9 @@ async fn deliver(link: &mut Link, response: &Response) -> Result<(), End> {
         match link.side.advance() {
             Next::Read => link.exchange().await?,
             Next::Done => {
+                if must_arrive && matches!(link.stream.try_read(&mut [0]), Ok(0)) {
+                    return Err(End::Io(io::ErrorKind::UnexpectedEof.into()));
+                }
                 link.flush().await?;
                 link.stream.shutdown().await?;
                 return Ok(());
@@ -346,6 +356,21 @@ impl Link {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// Whether the client took all that was sent: it then ends the connection in order, soon or later. One that was gone
+    /// before resets it.
+    async fn is_taken(&mut self) -> bool {
+        let ending = async {
+            loop {
+                match self.stream.read(&mut [0; 64]).await {
+                    Ok(0) => return true,
+                    Ok(_) => {}
+                    Err(_) => return false,
+                }
+            }
+        };
+        tokio::time::timeout(TAKEN_MAX, ending).await.unwrap_or(true)
     }
 
     /// Waits until the client is gone, or talks too much out of turn.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use machines::manager::Handover;
 use machines::{Lent, MachineError, MachineId};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -54,9 +55,11 @@ async fn open(settings: DoorSettings, verbs: Verbs, listening: Option<Listening>
     Opened { address, door, drain, running }
 }
 
-fn lent() -> Lent {
+const ID: &str = "0123abcd-0123-4567-89ab-0123456789ab";
+
+fn lent(handover: Handover) -> Lent {
     Lent {
-        id: "0123abcd-0123-4567-89ab-0123456789ab".parse().unwrap(),
+        id: ID.parse().unwrap(),
         token: Secret::new("t".repeat(255)),
         image_sha256: "0".repeat(64),
         username: "user_12345".to_owned(),
@@ -64,6 +67,7 @@ fn lent() -> Lent {
         port: 10_000,
         host_key: None,
         expires_at: None,
+        handover,
     }
 }
 
@@ -78,8 +82,10 @@ fn act(action: Action) -> Later<Result<Answer, MachineError>> {
             Action::Create { order, .. } if order.image.is_some() => {
                 Err(MachineError::SetUp("secret reason".to_owned()))
             }
-            Action::Create { .. } => Ok(Answer::Lent(Box::new(lent()))),
-            Action::Destroy { id, token } if id == lent().id && token.matches(&"t".repeat(255)) => {
+            Action::Create { .. } => Ok(Answer::Lent(Box::new(lent(Handover::new(|_| {}))))),
+            Action::Destroy { id, token }
+                if id.to_string() == ID && token.matches(&"t".repeat(255)) =>
+            {
                 Ok(Answer::Destroyed)
             }
             Action::Destroy { .. } => Err(MachineError::WrongToken),
@@ -156,7 +162,7 @@ async fn every_generation_is_served_on_one_port() {
 #[tokio::test]
 async fn outcomes_have_their_documented_texts() {
     let opened = open(settings(), verbs(), None).await;
-    let uuid = lent().id.to_string();
+    let uuid = ID.to_owned();
     let right = json!({ "container_uuid": uuid, "client_token": "t".repeat(255) });
     let wrong = json!({ "container_uuid": uuid, "client_token": "u".repeat(255) });
     let unknown = MachineId::random().to_string();
@@ -311,11 +317,11 @@ async fn begin_to_ask(address: SocketAddr, request: &Value) -> TcpStream {
 
 #[tokio::test]
 async fn a_creation_is_undone_when_its_client_goes() {
-    let (tell, mut told) = mpsc::unbounded_channel();
-    struct Undone(mpsc::UnboundedSender<&'static str>);
+    let (tell, mut told) = mpsc::unbounded_channel::<String>();
+    struct Undone(mpsc::UnboundedSender<String>);
     impl Drop for Undone {
         fn drop(&mut self) {
-            let _ = self.0.send("dropped");
+            let _ = self.0.send("dropped".to_owned());
         }
     }
     let machines: Act = Arc::new(move |action| {
@@ -324,12 +330,12 @@ async fn a_creation_is_undone_when_its_client_goes() {
             match action {
                 Action::Create { order, .. } if order.ttl.is_some() => {
                     let _undone = Undone(tell.clone());
-                    tell.send("begun").unwrap();
+                    tell.send("begun".to_owned()).unwrap();
                     std::future::pending().await
                 }
-                Action::Destroy { .. } => {
-                    tell.send("destroyed").unwrap();
-                    Ok(Answer::Destroyed)
+                Action::Create { .. } => {
+                    let end = move |telling| tell.send(format!("{telling:?}")).unwrap();
+                    Ok(Answer::Lent(Box::new(lent(Handover::new(end)))))
                 }
                 _ => act(action).await,
             }
@@ -337,13 +343,27 @@ async fn a_creation_is_undone_when_its_client_goes() {
     });
     let opened = open(settings(), Verbs::builtin(&machines), None).await;
     let waiting = begin_to_ask(opened.address, &request("CREATE", json!({ "ttl": 5 }))).await;
-    assert_eq!(told.recv().await, Some("begun"));
+    assert_eq!(told.recv().await.unwrap(), "begun");
     drop(waiting);
-    assert_eq!(told.recv().await, Some("dropped"));
-    let mut answered = begin_to_ask(opened.address, &request("CREATE", json!({}))).await;
-    answered.read_exact(&mut [0; 16]).await.unwrap();
-    drop(answered);
-    assert_eq!(told.recv().await, Some("destroyed"));
+    assert_eq!(told.recv().await.unwrap(), "dropped");
+    ask(opened.address, "CREATE", json!({})).await.unwrap();
+    assert_eq!(told.recv().await.unwrap(), "Told");
+    // Who learns the answer's length and never confirms it may leave, or be cut when the door's time is over.
+    let create = request("CREATE", json!({}));
+    let mut leaving = begin_to_ask(opened.address, &create).await;
+    leaving.read_exact(&mut [0; 16]).await.unwrap();
+    drop(leaving);
+    assert_eq!(told.recv().await.unwrap(), "Failed");
+    // One confirms it, and leaves without what it has confirmed.
+    let mut fooling = begin_to_ask(opened.address, &create).await;
+    fooling.read_exact(&mut [0; 16]).await.unwrap();
+    fooling.write_all(b"1").await.unwrap();
+    drop(fooling);
+    assert_eq!(told.recv().await.unwrap(), "Failed");
+    let mut staying = begin_to_ask(opened.address, &create).await;
+    staying.read_exact(&mut [0; 16]).await.unwrap();
+    opened.drain.send_replace(Some(Duration::ZERO));
+    assert_eq!(told.recv().await.unwrap(), "Failed");
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::UNIX_EPOCH;
 
+use machines::manager::Handover;
 use machines::{Lent, MachineError, MachineId, Order};
 use serde_json::{Map, Value, json};
 use wire::Secret;
@@ -41,8 +42,8 @@ impl Call {
 pub struct Reply {
     /// What the client is told.
     pub response: Response,
-    /// What takes it back when the client cannot be told.
-    pub undo: Option<Later<()>>,
+    /// The machine that the client is told of; dropped before, it is taken back.
+    pub handover: Option<Handover>,
     /// Why the server failed, where it did.
     pub failure: Option<Failure>,
 }
@@ -65,7 +66,7 @@ impl std::fmt::Debug for Reply {
 
 impl From<Response> for Reply {
     fn from(response: Response) -> Self {
-        Self { response, undo: None, failure: None }
+        Self { response, handover: None, failure: None }
     }
 }
 
@@ -192,7 +193,7 @@ pub enum Action {
 }
 
 /// What came of it.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub enum Answer {
     /// How the server is.
     Stat {
@@ -205,6 +206,17 @@ pub enum Answer {
     Lent(Box<Lent>),
     /// It is gone.
     Destroyed,
+}
+
+impl Answer {
+    /// What is to be kept until the client was told of it.
+    #[must_use]
+    pub fn handover(self) -> Option<Handover> {
+        match self {
+            Self::Lent(lent) => Some(lent.handover),
+            Self::Stat { .. } | Self::Destroyed => None,
+        }
+    }
 }
 
 /// Carries out actions.
@@ -222,22 +234,11 @@ async fn create(act: Act, call: Call) -> Reply {
     let order = Box::new(order(wanted, call.client.owner()));
     let (client, teller) = (call.client.clone(), call.teller.clone());
     let outcome = act(Action::Create { order, client, teller }).await;
-    let mut undo = None;
     if let Ok(Answer::Lent(lent)) = &outcome {
-        let (id, token) = (lent.id, lent.token.clone());
-        undo = Some(take_back(act, id, token));
-        call.teller.tell(Event::Created { client: call.client.clone(), machine: id }).await;
+        let created = Event::Created { client: call.client.clone(), machine: lent.id };
+        call.teller.tell(created).await;
     }
-    Reply { undo, ..answered(outcome, &call) }
-}
-
-/// What happens to a machine whose client cannot be told of it.
-fn take_back(act: Act, id: MachineId, token: Secret) -> Later<()> {
-    Box::pin(async move {
-        if let Err(error) = act(Action::Destroy { id, token }).await {
-            tracing::warn!(machine = %id, "not taken back from a client that is gone: {error}");
-        }
-    })
+    answered(outcome, &call)
 }
 
 async fn destroy(act: Act, call: Call) -> Reply {
@@ -270,7 +271,10 @@ fn malformed(errors: &Errors, call: &Call) -> Reply {
 
 fn answered(outcome: Result<Answer, MachineError>, call: &Call) -> Reply {
     match outcome {
-        Ok(answer) => Response::ok(data(&answer)).into(),
+        Ok(answer) => {
+            let response = Response::ok(data(&answer));
+            Reply { handover: answer.handover(), ..Reply::from(response) }
+        }
         Err(error) => refused(&error, call),
     }
 }

@@ -11,10 +11,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
-use http_body::{Frame, SizeHint};
+use http_body::Frame;
 use http_body_util::BodyExt as _;
-use machines::manager::{Pending, Step};
-use machines::{MachineId, Machines, Order};
+use machines::manager::{Handover, Pending, Step};
+use machines::{Lent, Machines, Order};
 use plugins::call::Body;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 
 use super::refusal::Refusal;
 use super::{Answer, Request, shown, who};
+use crate::http::cargo::Freight;
 
 /// What is asked for.
 #[derive(Default, Deserialize)]
@@ -63,9 +64,10 @@ pub(super) async fn create(request: &mut Request<'_>) -> Answer {
     if wants_news(request) {
         return Ok(news(machines, pending, place));
     }
-    let (id, body) = finish(&machines, pending, &place).await?;
-    let told = Told { machines, id: Some(id), text: Some(body.to_string().into()) };
-    let mut response = Response::new(Body::Stream(told.boxed_unsync()));
+    let (lent, body) = finish(&machines, pending, &place).await?;
+    let id = lent.id;
+    let mut response = Response::new(Body::full(Bytes::from(body.to_string())));
+    Freight::put_machine(lent.handover, &mut response);
     *response.status_mut() = StatusCode::CREATED;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -97,59 +99,25 @@ async fn finish(
     machines: &Machines,
     mut pending: Pending,
     place: &Place,
-) -> Result<(MachineId, Value), Refusal> {
+) -> Result<(Lent, Value), Refusal> {
     pending.start().await?;
     pending.set_up().await?;
     let lent = pending.finish().await?;
     let summary = machines.show(lent.id)?;
-    Ok((lent.id, shown::lent(&lent, &summary, &place.host, place.gateway_port)))
+    let body = shown::lent(&lent, &summary, &place.host, place.gateway_port);
+    Ok((lent, body))
 }
 
-/// An answer that tells who asked of the machine. Dropped untold, it takes the machine back.
-pub(in crate::http) struct Told {
-    pub(in crate::http) machines: Machines,
-    /// `None`: what is told is that there is no machine.
-    pub(in crate::http) id: Option<MachineId>,
-    pub(in crate::http) text: Option<Bytes>,
-}
-
-impl http_body::Body for Told {
-    type Data = Bytes;
-    type Error = plugins::call::BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        Poll::Ready(self.text.take().map(|text| Ok(Frame::data(text))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.text.is_none()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.text.as_ref().map_or(0, |text| text.len() as u64))
-    }
-}
-
-impl Drop for Told {
-    fn drop(&mut self) {
-        if let (Some(id), true) = (self.id, self.text.is_some()) {
-            self.machines.abandon(id);
-        }
-    }
-}
-
-type Work = Pin<Box<dyn Future<Output = Result<(MachineId, Value), Refusal>> + Send>>;
+type Work = Pin<Box<dyn Future<Output = Result<(Lent, Value), Refusal>> + Send>>;
 
 /// An answer that tells each step as it is made, and the machine last. Dropped before that, it undoes everything.
 struct News {
-    machines: Machines,
     work: Option<Work>,
     steps: mpsc::UnboundedReceiver<Bytes>,
-    /// What ends it, until it is taken.
-    last: Option<Told>,
+    /// What ends it, until it is taken; and the machine, if that is what it tells of.
+    last: Option<(Bytes, Option<Handover>)>,
+    /// The machine that the last piece told of, until that piece was taken and the end is asked for.
+    telling: Option<Handover>,
 }
 
 fn news(machines: Machines, pending: Pending, place: Place) -> Response<Body> {
@@ -157,7 +125,6 @@ fn news(machines: Machines, pending: Pending, place: Place) -> Response<Body> {
     let (tell, steps) = mpsc::unbounded_channel();
     let mut reached = pending.steps();
     reached.mark_changed();
-    let all = machines.clone();
     let work: Work = Box::pin(async move {
         let telling = async {
             while reached.changed().await.is_ok() {
@@ -172,10 +139,10 @@ fn news(machines: Machines, pending: Pending, place: Place) -> Response<Body> {
         tokio::select! {
             biased;
             never = telling => match never {},
-            done = finish(&all, pending, &place) => done,
+            done = finish(&machines, pending, &place) => done,
         }
     });
-    let news = News { machines, work: Some(work), steps, last: None };
+    let news = News { work: Some(work), steps, last: None, telling: None };
     let mut response = Response::new(Body::Stream(news.boxed_unsync()));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -190,15 +157,11 @@ fn event(name: &str, data: &Value) -> Bytes {
     format!("event: {name}\ndata: {data}\n\n").into()
 }
 
-impl News {
-    fn end(&self, outcome: Result<(MachineId, Value), Refusal>) -> Told {
-        let machines = self.machines.clone();
-        match outcome {
-            Ok((id, lent)) => Told { machines, id: Some(id), text: Some(event("machine", &lent)) },
-            Err(refusal) => {
-                Told { machines, id: None, text: Some(event("error", &refusal.value())) }
-            }
-        }
+/// What ends the news.
+fn last(outcome: Result<(Lent, Value), Refusal>) -> (Bytes, Option<Handover>) {
+    match outcome {
+        Ok((lent, body)) => (event("machine", &body), Some(lent.handover)),
+        Err(refusal) => (event("error", &refusal.value()), None),
     }
 }
 
@@ -215,15 +178,21 @@ impl http_body::Body for News {
             && let Poll::Ready(outcome) = work.as_mut().poll(cx)
         {
             self.work = None;
-            self.last = Some(self.end(outcome));
+            self.last = Some(last(outcome));
         }
         if let Poll::Ready(Some(step)) = self.steps.poll_recv(cx) {
             return Poll::Ready(Some(Ok(Frame::data(step))));
         }
-        match self.last.as_mut().and_then(|last| last.text.take()) {
-            Some(text) => Poll::Ready(Some(Ok(Frame::data(text)))),
-            None if self.work.is_none() => Poll::Ready(None),
-            None => Poll::Pending,
+        if let Some((text, handover)) = self.last.take() {
+            self.telling = handover;
+            return Poll::Ready(Some(Ok(Frame::data(text))));
         }
+        if self.work.is_some() {
+            return Poll::Pending;
+        }
+        if let Some(handover) = self.telling.take() {
+            handover.told();
+        }
+        Poll::Ready(None)
     }
 }
