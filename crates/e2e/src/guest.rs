@@ -4,7 +4,7 @@
 //! Not here: how the machine came to be (`lending`).
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use russh::ChannelMsg;
 use russh::client::{self, AuthResult, Handle, Handler};
@@ -90,6 +90,32 @@ impl Guest {
         };
         let end = self.runtime.block_on(async { timeout(DEADLINE, running).await });
         end.expect("an end in time")
+    }
+
+    /// Runs a command and counts what it says until this time is over, or it ends. Tells how long that was, too.
+    ///
+    /// # Panics
+    /// When the session cannot be had in time.
+    #[must_use]
+    pub fn bytes_within(&self, command: &str, time: Duration) -> (usize, Duration) {
+        self.runtime.block_on(async {
+            let starting = async {
+                let channel = self.handle.channel_open_session().await.expect("a session");
+                channel.exec(true, command).await.expect("a command");
+                channel
+            };
+            let mut channel = timeout(DEADLINE, starting).await.expect("a session in time");
+            let (begun, mut bytes) = (Instant::now(), 0);
+            let counting = async {
+                while let Some(message) = channel.wait().await {
+                    if let ChannelMsg::Data { data } = message {
+                        bytes += data.len();
+                    }
+                }
+            };
+            let _ = timeout(time, counting).await;
+            (bytes, begun.elapsed())
+        })
     }
 
     /// Gives a command that will not be heard of again, such as one that ends the machine.

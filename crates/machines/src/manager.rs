@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use wire::Secret;
 
 use crate::error::MachineError;
-use crate::hypervisor::{GuestStream, Hypervisor, Vm};
+use crate::hypervisor::{GuestStream, Hypervisor};
 use crate::image::Images;
 use crate::machine::{Lent, MachineId, Order, Summary};
 use crate::ports::Ports;
@@ -70,7 +70,7 @@ pub struct Settings {
     pub endpoint: crate::guest::ssh::Login,
     /// A public key that machines with an agent let in beside their owner's: that of the SSH gateway.
     pub gateway_key: Option<String>,
-    /// Limits of what goes through the public port of a machine.
+    /// Limits of those who connect to a machine, by its public port and by [`Machines::connect`] together.
     pub forwarding: crate::ports::Limits,
 }
 
@@ -298,27 +298,25 @@ impl Machines {
     /// # Errors
     /// When there is no such machine, or its console cannot be read.
     pub async fn console(&self, id: MachineId, bytes_max: usize) -> Result<Vec<u8>, MachineError> {
-        let vm = self.vm(id)?;
-        let read = vm.console(bytes_max).await;
+        let desk = self.0.register().desk(id)?;
+        let read = desk.vm().console(bytes_max).await;
         read.map_err(|source| MachineError::Io { what: format!("the console of {id}"), source })
     }
 
-    /// Connects to a port of a machine that is lent.
+    /// Connects to a port of a machine that is lent, within the limits that its public port has: they are the same.
     ///
     /// # Errors
-    /// When there is no such machine, or it does not answer.
+    /// When there is no such machine, too many are connected, or it does not answer.
     pub async fn connect(
         &self,
         id: MachineId,
         port: u16,
     ) -> Result<Box<dyn GuestStream>, MachineError> {
-        let connected = self.vm(id)?.connect(port).await;
-        connected
-            .map_err(|source| MachineError::Io { what: format!("port {port} of {id}"), source })
-    }
-
-    fn vm(&self, id: MachineId) -> Result<Arc<dyn Vm>, MachineError> {
-        self.0.register().vm(id)
+        let desk = self.0.register().desk(id)?;
+        match desk.connect(port).await {
+            Ok(visit) => Ok(Box::new(visit)),
+            Err(source) => Err(MachineError::Io { what: format!("port {port} of {id}"), source }),
+        }
     }
 
     /// Lends no more: machines that are being started are undone, and the pool is emptied. Owners can still be told of

@@ -5,7 +5,10 @@
 //! Not here: what a guest's network is, which [`crate::hypervisor::Vm`] knows.
 
 mod bandwidth;
+pub mod desk;
 pub mod forwarder;
+#[cfg(test)]
+mod guest;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -16,7 +19,8 @@ use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpSocket};
 
 use crate::error::MachineError;
-pub use forwarder::{Forwarder, Limits};
+pub use desk::{Desk, Limits};
+pub use forwarder::Forwarder;
 
 /// Connections that may wait to be accepted, for each port and address.
 const BACKLOG: u32 = 64;

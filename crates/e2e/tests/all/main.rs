@@ -45,6 +45,7 @@ mod machines_cli;
 mod machines_edges;
 mod machines_faults;
 mod machines_kill;
+mod machines_limits;
 mod machines_rest;
 mod machines_who;
 mod markdown;

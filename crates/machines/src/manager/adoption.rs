@@ -143,15 +143,16 @@ fn take_over(
     };
     // Limits may be lower than they were; what is lent stays lent.
     let (driver, _) = driver::enter(shared, summary, false)?;
+    let desk = driver::desk(shared, &vm);
     let mut register = shared.register();
     register.advance(record.id, Event::Started);
     register.advance(record.id, Event::Lent);
     register.change(record.id, |entry| {
         entry.has_place = true;
         entry.token = Some(record.token.clone());
-        entry.vm = Some(Arc::clone(&vm));
+        entry.desk = Some(Arc::clone(&desk));
     });
     drop(register);
-    driver::spawn(shared, driver.take_over(record, lease, vm));
+    driver::spawn(shared, driver.take_over(record, lease, desk));
     Ok(())
 }

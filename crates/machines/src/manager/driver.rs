@@ -17,7 +17,7 @@ use crate::error::MachineError;
 use crate::hypervisor::{Boot, Ending, Start, Vm};
 use crate::lifecycle::{Event, State};
 use crate::machine::{HostKey, MachineId, Summary};
-use crate::ports::{Forwarder, Lease};
+use crate::ports::{Desk, Forwarder, Lease};
 use crate::record::Record;
 
 use super::register::Entry;
@@ -109,7 +109,7 @@ pub(super) fn enter(
     register.enter(Entry {
         summary,
         token: None,
-        vm: None,
+        desk: None,
         has_place,
         commands,
         stop: stop.clone(),
@@ -157,31 +157,31 @@ impl Driver {
             _ = stopped(&mut self.stop) => Err(MachineError::Ended("it was stopped".into())),
             outcome = start_vm(&shared, boot, step) => outcome,
         };
-        let vm = outcome.as_ref().ok().map(|(vm, ..)| Arc::clone(vm));
-        if let Some(vm) = &vm {
+        let desk = outcome.as_ref().ok().map(|(vm, ..)| desk(&shared, vm));
+        if let Some(desk) = &desk {
             let mut register = shared.register();
-            register.change(self.id, |entry| entry.vm = Some(Arc::clone(vm)));
+            register.change(self.id, |entry| entry.desk = Some(Arc::clone(desk)));
             register.advance(self.id, Event::Started);
         }
         // Nobody listens any more: then `stop` says so too.
         let _ = started.send(outcome);
-        match vm {
-            Some(vm) => self.live(vm).await,
+        match desk {
+            Some(desk) => self.live(desk).await,
             None => self.undo(None).await,
         }
     }
 
     /// Goes on with a machine that an earlier server lent.
-    pub(super) async fn take_over(mut self, record: Record, lease: Lease, vm: Arc<dyn Vm>) {
+    pub(super) async fn take_over(mut self, record: Record, lease: Lease, desk: Arc<Desk>) {
         if !record.is_told {
             self.claim_by = Some(Instant::now() + self.shared.settings.claim_within);
         }
-        self.lent = Some(self.open_port(record, lease, &vm));
-        self.live(vm).await;
+        self.lent = Some((record, Forwarder::start(lease, Arc::clone(&desk))));
+        self.live(desk).await;
     }
 
-    async fn live(mut self, vm: Arc<dyn Vm>) {
-        let mut ended = vm.ended();
+    async fn live(mut self, desk: Arc<Desk>) {
+        let mut ended = desk.vm().ended();
         let why = loop {
             let expires_at = self.lent.as_ref().and_then(|(record, _)| record.expires_at);
             tokio::select! {
@@ -190,12 +190,12 @@ impl Driver {
                 ending = ending(&mut ended) => break ending,
                 () = until(expires_at) => break format!("{:?}", Stop::Expired),
                 () = at(self.claim_by) => {
-                    if !self.is_entered() {
+                    if !desk.was_entered() {
                         break "nobody was told of it, and nobody has entered it".to_owned();
                     }
                     self.is_told().await;
                 }
-                Some(command) = self.commands.recv() => self.obey(command, &vm).await,
+                Some(command) = self.commands.recv() => self.obey(command, &desk).await,
             }
         };
         if *self.stop.borrow() == Some(Stop::Leave) && self.lent.is_some() {
@@ -204,14 +204,14 @@ impl Driver {
             return;
         }
         tracing::info!(machine = %self.id, why, "ends");
-        self.undo(Some(vm)).await;
+        self.undo(Some(Arc::clone(desk.vm()))).await;
     }
 
-    async fn obey(&mut self, command: Command, vm: &Arc<dyn Vm>) {
+    async fn obey(&mut self, command: Command, desk: &Arc<Desk>) {
         // Who asked may have gone; a machine that was lent to nobody is stopped by who asked for it.
         match command {
             Command::Lend { lending, done } => {
-                let _ = done.send(self.lend(*lending, vm).await);
+                let _ = done.send(self.lend(*lending, desk).await);
             }
             Command::Told => self.is_told().await,
             Command::Extend { expires_at, done } => {
@@ -220,7 +220,7 @@ impl Driver {
         }
     }
 
-    async fn lend(&mut self, lending: Lending, vm: &Arc<dyn Vm>) -> Result<Summary, MachineError> {
+    async fn lend(&mut self, lending: Lending, desk: &Arc<Desk>) -> Result<Summary, MachineError> {
         let lease = self.shared.ports.lease()?;
         let mut summary = self.shared.register().show(self.id)?;
         let expires_at = lending.lifetime.and_then(|ttl| SystemTime::now().checked_add(ttl));
@@ -242,7 +242,7 @@ impl Driver {
             entry.token = Some(record.token.clone());
         });
         drop(register);
-        self.lent = Some(self.open_port(record, lease, vm));
+        self.lent = Some((record, Forwarder::start(lease, Arc::clone(desk))));
         Ok(summary)
     }
 
@@ -255,10 +255,6 @@ impl Driver {
         if let Err(error) = self.write(record).await {
             tracing::warn!(machine = %self.id, "it could not be noted that its owner knows of it: {error}");
         }
-    }
-
-    fn is_entered(&self) -> bool {
-        self.lent.as_ref().is_some_and(|(_, forwarder)| forwarder.was_used())
     }
 
     async fn extend(&mut self, expires_at: SystemTime) -> Result<(), MachineError> {
@@ -278,12 +274,6 @@ impl Driver {
         let directory = self.directory();
         let what = format!("the record of machine {}", self.id);
         off_thread(move || what, move || record.write(&directory)).await
-    }
-
-    fn open_port(&self, record: Record, lease: Lease, vm: &Arc<dyn Vm>) -> (Record, Forwarder) {
-        let limits = self.shared.settings.forwarding.clone();
-        let forwarder = Forwarder::start(lease, Arc::clone(vm), limits);
-        (record, forwarder)
     }
 
     /// Gives everything back: first what others see, last the place.
@@ -308,6 +298,11 @@ impl Driver {
         self.gone.send_replace(true);
         self.shared.pool_bell.notify_one();
     }
+}
+
+/// Where all who connect to `vm` are counted.
+pub(super) fn desk(shared: &Shared, vm: &Arc<dyn Vm>) -> Arc<Desk> {
+    Desk::new(Arc::clone(vm), shared.settings.forwarding.clone())
 }
 
 async fn start_vm(shared: &Shared, boot: Boot, step: watch::Sender<Step>) -> Started {

@@ -13,9 +13,9 @@ use super::ById;
 use super::driver::{Command, Stop};
 use crate::credentials::TokenHash;
 use crate::error::MachineError;
-use crate::hypervisor::Vm;
 use crate::lifecycle::{Event, State, next};
 use crate::machine::{MachineId, Summary};
+use crate::ports::Desk;
 
 /// What is known of a machine.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub(super) struct Entry {
     /// Once it is lent.
     pub token: Option<TokenHash>,
     /// Once its guest runs.
-    pub vm: Option<Arc<dyn Vm>>,
+    pub desk: Option<Arc<Desk>>,
     /// Whether it counts.
     pub has_place: bool,
     pub commands: mpsc::Sender<Command>,
@@ -144,8 +144,8 @@ impl Register {
         Ok(self.entry(id)?.commands.clone())
     }
 
-    pub(super) fn vm(&self, id: MachineId) -> Result<Arc<dyn Vm>, MachineError> {
-        self.lent(id)?.vm.clone().ok_or(MachineError::NotFound)
+    pub(super) fn desk(&self, id: MachineId) -> Result<Arc<Desk>, MachineError> {
+        self.lent(id)?.desk.clone().ok_or(MachineError::NotFound)
     }
 
     pub(super) fn show(&self, id: MachineId) -> Result<Summary, MachineError> {

@@ -1,4 +1,4 @@
-//! A pace that is kept by whoever spends: so much a second, and a little at once.
+//! A pace that is kept by whoever spends and waits: so much a second, and a little at once.
 //!
 //! Invariant: over any time, no more is spent than the rate allows and the credit on top of it; who was idle for long is
 //! owed no more than the credit.
@@ -26,14 +26,11 @@ impl Pace {
         Some(Self { per_second, credit, paid })
     }
 
-    /// Spends `count` units and waits until they are earned.
-    pub(crate) async fn spend(&self, count: usize) {
-        let until = {
-            let mut paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
-            *paid = self.owed(*paid) + self.price(count);
-            *paid
-        };
-        tokio::time::sleep_until(until).await;
+    /// Spends `count` units; tells when they will have been earned.
+    pub(crate) fn spend(&self, count: usize) -> Instant {
+        let mut paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
+        *paid = self.owed(*paid) + self.price(count);
+        *paid
     }
 
     /// Spends one unit if it has been earned.
@@ -64,6 +61,8 @@ fn earlier(now: Instant, by: Duration) -> Instant {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::sleep_until;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -71,13 +70,13 @@ mod tests {
         let pace = Pace::new(1000, Duration::from_secs(1)).unwrap();
         let begun = Instant::now();
         for _ in 0..10 {
-            pace.spend(500).await;
+            sleep_until(pace.spend(500)).await;
         }
         // The first thousand is the credit.
         assert_eq!(begun.elapsed().as_secs(), 4);
         tokio::time::advance(Duration::from_secs(3600)).await;
         let idle = Instant::now();
-        pace.spend(3000).await;
+        sleep_until(pace.spend(3000)).await;
         assert_eq!(idle.elapsed().as_secs(), 2);
     }
 
@@ -85,7 +84,7 @@ mod tests {
     async fn two_who_spend_share_what_is_earned() {
         let pace = Pace::new(1000, Duration::ZERO).unwrap();
         let begun = Instant::now();
-        tokio::join!(pace.spend(1000), pace.spend(1000));
+        tokio::join!(sleep_until(pace.spend(1000)), sleep_until(pace.spend(1000)));
         assert_eq!(begun.elapsed().as_secs(), 2);
     }
 

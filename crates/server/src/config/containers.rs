@@ -62,7 +62,7 @@ pub struct Machines {
     pub vcpus_max: u32,
     /// `cpu_percent_max`: of one processor; `None`, written 0, is without limit.
     pub cpu_percent_max: Option<u32>,
-    /// `bandwidth_kib_max`: KiB a second through the forwarded port, each way; `None`, written 0, is without limit.
+    /// `bandwidth_kib_max`: KiB a second through the forwarded port and the gateway, each way; `None`, written 0, is without limit.
     pub bandwidth_kib_max: Option<u64>,
     /// The disk of a machine whose image is one.
     pub disk: Disk,

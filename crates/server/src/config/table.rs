@@ -265,7 +265,7 @@ settings! {
     CPU_PERCENT_MAX: u32 = ["containers"] "cpu_percent_max", kinds::times(0, 25_600), Some("0"), Start,
         "Of one processor, for one machine, where control groups allow it. 0 is without limit.";
     BANDWIDTH_KIB_MAX: u64 = ["containers"] "bandwidth_kib_max", kinds::whole(0, 1 << 24), Some("0"), Start,
-        "KiB a second through the port of one machine, each way. 0 is without limit.";
+        "KiB a second through the port of one machine and the SSH gateway together, each way. 0 is without limit.";
     DISK: u32 = ["containers"] "container_disk", kinds::times(0, 1 << 24), Some("0"), Start,
         "Size of the disk of a machine whose image is one, in MiB, where that is more than the image's own. 0 is the \
          image's own.";

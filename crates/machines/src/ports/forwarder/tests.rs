@@ -1,62 +1,14 @@
 //! Real connections to a forwarder; the guest is in this process.
 
-use std::future::{pending, ready};
 use std::net::Ipv4Addr;
-use std::sync::Mutex;
 
 use tokio::io::DuplexStream;
-use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use super::*;
-use crate::hypervisor::{GuestStream, Later};
-use crate::ports::Ports;
-
-/// A guest whose connections the test holds the other end of.
-#[derive(Debug)]
-struct Guest {
-    /// The other ends, in the order of the connections.
-    ends: Mutex<Vec<DuplexStream>>,
-    arrived: Notify,
-    answers: bool,
-    ended: watch::Sender<Option<Ending>>,
-}
-
-impl Vm for Guest {
-    fn connect(&self, port: u16) -> Later<'_, io::Result<Box<dyn GuestStream>>> {
-        assert_eq!(port, 22);
-        if !self.answers {
-            return Box::pin(pending());
-        }
-        let (ours, theirs) = tokio::io::duplex(1024);
-        self.ends.lock().unwrap().push(theirs);
-        self.arrived.notify_one();
-        Box::pin(ready(Ok(Box::new(ours) as Box<dyn GuestStream>)))
-    }
-
-    fn ask_agent(&self, _: wire::Secret) -> Later<'_, io::Result<String>> {
-        Box::pin(ready(Err(io::ErrorKind::Unsupported.into())))
-    }
-
-    fn pause(&self) -> Later<'_, io::Result<()>> {
-        Box::pin(ready(Ok(())))
-    }
-
-    fn resume(&self) -> Later<'_, io::Result<()>> {
-        Box::pin(ready(Ok(())))
-    }
-
-    fn kill(&self) -> Later<'_, ()> {
-        Box::pin(ready(()))
-    }
-
-    fn ended(&self) -> watch::Receiver<Option<Ending>> {
-        self.ended.subscribe()
-    }
-
-    fn console(&self, _: usize) -> Later<'_, io::Result<Vec<u8>>> {
-        Box::pin(ready(Ok(Vec::new())))
-    }
-}
+use crate::hypervisor::Vm;
+use crate::ports::guest::Guest;
+use crate::ports::{Limits, Ports};
 
 fn ports() -> Ports {
     Ports::new(21_000..=31_999, vec![Ipv4Addr::LOCALHOST.into()])
@@ -64,17 +16,16 @@ fn ports() -> Ports {
 
 struct Scene {
     guest: Arc<Guest>,
+    desk: Arc<Desk>,
     forwarder: Forwarder,
 }
 
 impl Scene {
     fn new(answers: bool, limits: Limits) -> Self {
-        let ended = watch::channel(None).0;
-        let guest = Guest { ends: Mutex::default(), arrived: Notify::new(), answers, ended };
-        let guest = Arc::new(guest);
-        let vm = Arc::clone(&guest) as Arc<dyn Vm>;
-        let forwarder = Forwarder::start(ports().lease().unwrap(), vm, limits);
-        Self { guest, forwarder }
+        let guest = Guest::new(answers);
+        let desk = Desk::new(Arc::clone(&guest) as Arc<dyn Vm>, limits);
+        let forwarder = Forwarder::start(ports().lease().unwrap(), Arc::clone(&desk));
+        Self { guest, desk, forwarder }
     }
 
     async fn client(&self) -> TcpStream {
@@ -85,7 +36,7 @@ impl Scene {
     async fn pair(&self) -> (TcpStream, DuplexStream) {
         let client = self.client().await;
         self.guest.arrived.notified().await;
-        (client, self.guest.ends.lock().unwrap().pop().unwrap())
+        (client, self.guest.end())
     }
 
     async fn is_refused(&self) -> bool {
@@ -122,7 +73,7 @@ async fn all_connections_and_the_port_end_with_the_machine() {
     let scene = Scene::new(true, Limits::default());
     let (first, _guest) = scene.pair().await;
     let (second, _other) = scene.pair().await;
-    assert_eq!(scene.forwarder.connections(), 2);
+    assert_eq!(scene.desk.connections(), 2);
     scene.guest.ended.send_replace(Some(Ending::PoweredOff));
     assert_eq!((rest(first).await, rest(second).await), (Vec::new(), Vec::new()));
     assert!(scene.is_refused().await);
@@ -155,7 +106,7 @@ async fn connections_beyond_the_limit_are_closed_until_there_is_a_place() {
     drop(guest);
     assert!(rest(first).await.is_empty());
     // The place is free when the connection's task is gone.
-    while scene.forwarder.connections() == 2 {
+    while scene.desk.connections() == 2 {
         tokio::task::yield_now().await;
     }
     scene.pair().await;
@@ -170,25 +121,17 @@ async fn connections_beyond_the_pace_are_closed() {
 
 /// A connection without sockets, so that the clock can jump: the client's end, the guest's end, and how it ended.
 fn relayed(
-    desk: &Desk,
+    idle_max: Option<Duration>,
 ) -> (DuplexStream, DuplexStream, impl Future<Output = (io::Result<()>, Duration)>) {
     let (client, outer) = tokio::io::duplex(1024);
     let (guest, inner) = tokio::io::duplex(1024);
     let begun = Instant::now();
-    (client, guest, async move { (relay(outer, inner, desk).await, begun.elapsed()) })
-}
-
-fn desk(limits: Limits) -> Arc<Desk> {
-    let ended = watch::channel(None).0;
-    let guest = Guest { ends: Mutex::default(), arrived: Notify::new(), answers: true, ended };
-    Desk::new(Arc::new(guest), limits)
+    (client, guest, async move { (relay(outer, inner, idle_max).await, begun.elapsed()) })
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_silent_connection_ends_and_one_that_speaks_does_not() {
-    let idle_max = Some(Duration::from_secs(30));
-    let desk = desk(Limits { idle_max, ..Limits::default() });
-    let (mut client, mut guest, relay) = relayed(&desk);
+    let (mut client, mut guest, relay) = relayed(Some(Duration::from_secs(30)));
     let talk = async {
         for _ in 0..5 {
             tokio::time::sleep(Duration::from_secs(20)).await;
@@ -198,21 +141,4 @@ async fn a_silent_connection_ends_and_one_that_speaks_does_not() {
     };
     let ((result, took), ()) = tokio::join!(relay, talk);
     assert_eq!((result.unwrap_err().kind(), took.as_secs()), (io::ErrorKind::TimedOut, 130));
-}
-
-#[tokio::test(start_paused = true)]
-async fn bandwidth_is_limited_for_all_connections_together() {
-    let desk = desk(Limits { bytes_per_second: 10_000, ..Limits::default() });
-    let ((client, guest, one), (other, other_guest, two)) = (relayed(&desk), relayed(&desk));
-    let send = async |mut end: DuplexStream| end.write_all(&vec![1; 50_000]).await.unwrap();
-    let hear = async |mut end: DuplexStream| {
-        let mut all = Vec::new();
-        end.read_to_end(&mut all).await.unwrap();
-        assert_eq!(all.len(), 50_000);
-    };
-    let ((one, took), (two, _), ..) =
-        tokio::join!(one, two, send(guest), send(other_guest), hear(client), hear(other));
-    assert!(one.is_ok() && two.is_ok());
-    // A quarter of a second's worth is credit.
-    assert!((9..=10).contains(&took.as_secs()), "{took:?}");
 }
