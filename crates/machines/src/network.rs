@@ -36,6 +36,8 @@ use tokio::task::JoinSet;
 pub use connection::Connection;
 #[cfg(fuzzing)]
 pub use frame::fuzz as fuzz_frame;
+/// A network by its address and the bits of it that count.
+pub use ipnet::IpNet as Net;
 pub use policy::NetworkPolicy;
 
 use outside::Outside;

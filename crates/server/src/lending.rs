@@ -3,41 +3,30 @@
 //! Invariant: both doors make the same machines, and neither knows how.
 
 pub mod gateway;
+mod settings;
 mod unprivileged;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use machines::guest::ssh::{Login, Proof};
 use machines::hypervisor::{Hypervisor, HypervisorError};
 use machines::image::Images;
 use machines::manager::DefaultImage;
-use machines::network::NetworkPolicy;
-use machines::ports::{Limits, Ports};
-use machines::qemu::{Qemu, QemuSettings, Wanted};
-use machines::{MachineError, Machines, Settings};
+use machines::ports::Ports;
+use machines::qemu::Qemu;
+use machines::{MachineError, Machines};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use wire::Secret;
 use wire::container::{KeyError, KeyPair};
 
-use crate::config::containers::{
-    Accelerator, Containers, Machines as MachinesConfig, OnShutdown, WebServer,
-};
+use crate::config::containers::{Containers, Machines as MachinesConfig, WebServer};
 use crate::http::listener::TlsAcceptorBox;
 use crate::http::tls::{self, TlsError};
 use crate::sockets::{self, BindError};
 use crate::tcp::access_tokens::{self, AccessTokens};
 use crate::tcp::rsa_keys::{BITS_DEFAULT, KeyFileError};
 use crate::tcp::{Act, Action, Answer, Door, DoorSettings, Later, Verbs};
-
-/// The image that is lent where nothing else is configured.
-const IMAGE_DEFAULT: &str = "small";
-/// How long a guest may take to boot where that is not limited: longer than any boots, shorter than for ever.
-const READY_MAX: Duration = Duration::from_secs(3600);
-/// A server that is killed may have lent a machine and not told of it: for so long somebody may still come.
-const CLAIM_WITHIN: Duration = Duration::from_secs(600);
 
 /// Why machines cannot be lent.
 #[derive(Debug, thiserror::Error)]
@@ -197,7 +186,7 @@ impl Lending {
     /// The name of the image of who names none.
     #[must_use]
     pub fn default_image(&self) -> String {
-        default_image(&self.config.machines).name()
+        settings::default_image(&self.config.machines).name()
     }
 
     /// The port by which all machines can be reached, if there is one.
@@ -230,14 +219,6 @@ fn warn_if_open(config: &Containers, sockets: &[TcpListener]) {
     }
 }
 
-fn default_image(config: &MachinesConfig) -> DefaultImage {
-    match (&config.default_image, &config.iso) {
-        (Some(name), _) => DefaultImage::Named(name.clone()),
-        (None, Some(iso)) => DefaultImage::Iso(iso.clone()),
-        (None, None) => DefaultImage::Named(IMAGE_DEFAULT.to_owned()),
-    }
-}
-
 /// QEMU works in the folder of its machine, where a relative path would mean something else.
 fn make_absolute(config: &mut MachinesConfig) {
     let paths = [&mut config.state, &mut config.images].into_iter().chain(&mut config.iso);
@@ -252,7 +233,7 @@ fn make_absolute(config: &mut MachinesConfig) {
 /// Whether the folder of images has the one of who names none.
 #[must_use]
 pub fn has_default_image(config: &Containers) -> bool {
-    match default_image(&config.machines) {
+    match settings::default_image(&config.machines) {
         DefaultImage::Named(name) => config.machines.images.join(name).is_dir(),
         DefaultImage::Iso(path) => path.is_file(),
     }
@@ -266,7 +247,8 @@ async fn gateway_keys(config: &MachinesConfig) -> Result<gateway::Keys, LendingE
 
 /// What runs the machines that `it` describes.
 pub(crate) async fn open_qemu(it: &MachinesConfig) -> Result<Arc<Qemu>, LendingError> {
-    Ok(Arc::new(Qemu::open(qemu_settings(it)).await?))
+    let user = unprivileged::user(&it.state, &it.images);
+    Ok(Arc::new(Qemu::open(settings::of_qemu(it, user)).await?))
 }
 
 /// What `it` describes, with ports on the addresses of `bind_to`.
@@ -280,67 +262,7 @@ pub(crate) async fn open_machines(
     let images = Arc::new(Images::open(&it.images));
     let addresses = sockets::addresses(bind_to).await?;
     let ports = Ports::new(it.ports.first..=it.ports.last, addresses);
-    Ok(Machines::open(settings(it, gateway_key), qemu, images, ports).await?)
-}
-
-fn qemu_settings(config: &MachinesConfig) -> QemuSettings {
-    let policy = NetworkPolicy {
-        internet: config.internet,
-        // The same notation on both sides.
-        allow: config.network_allow.iter().filter_map(|it| it.to_string().parse().ok()).collect(),
-        ..NetworkPolicy::default()
-    };
-    QemuSettings {
-        program: PathBuf::from("qemu-system-x86_64"),
-        accelerator: match config.accelerator {
-            Accelerator::Auto => Wanted::Auto,
-            Accelerator::Kvm => Wanted::Kvm,
-            Accelerator::Emulation => Wanted::Qemu,
-        },
-        user: unprivileged::user(&config.state, &config.images),
-        snapshots: config.state.join("snapshots"),
-        snapshots_max: config.snapshots.count_max,
-        network: Arc::new(policy),
-        snapshot: config.snapshots.is_on,
-        snapshot_foreign: config.snapshots.is_foreign_on,
-        limits: true,
-        cpu_percent_max: config.cpu_percent_max,
-        disk_mb: config.disk.size_mb,
-        disk_bytes_per_second: config.disk.kib_max.saturating_mul(1024),
-        disk_operations_per_second: config.disk.operations_max,
-        ready_within: config.ready_timeout.unwrap_or(READY_MAX),
-    }
-}
-
-fn settings(config: &MachinesConfig, gateway_key: Option<String>) -> Settings {
-    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let forwarding = Limits {
-        bytes_per_second: config.bandwidth_kib_max.map_or(0, |kib| kib.saturating_mul(1024)),
-        ..Limits::default()
-    };
-    Settings {
-        directory: config.state.clone(),
-        machines_max: config.count_max,
-        quota: config.quota,
-        image: default_image(config),
-        memory_mb: config.memory_mb,
-        memory_mb_max: config.memory_mb_max,
-        vcpus: config.vcpus,
-        vcpus_max: config.vcpus_max,
-        ttl: config.ttl_default,
-        ttl_max: config.ttl_max,
-        pool: config.pool,
-        starts_at_once: processors,
-        keeps: config.on_shutdown == OnShutdown::Keep,
-        claim_within: CLAIM_WITHIN,
-        gateway_key,
-        endpoint: Login {
-            user: config.endpoint_username.clone(),
-            proof: Proof::Password(config.endpoint_password.clone()),
-            port: config.endpoint_port,
-        },
-        forwarding,
-    }
+    Ok(Machines::open(settings::of_machines(it, gateway_key), qemu, images, ports).await?)
 }
 
 async fn door(

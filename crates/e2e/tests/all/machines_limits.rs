@@ -37,3 +37,11 @@ fn the_port_and_the_gateway_share_the_bandwidth_of_a_machine() {
     let bytes = counted.iter().map(|(bytes, _)| bytes).sum();
     check_pace(128, bytes, counted[0].1.max(counted[1].1));
 }
+
+#[test]
+fn what_a_machine_sends_is_limited_whichever_way_it_leaves() {
+    let lending = Lending::start_in(Lending::setup().set("containers", "upload_kib_max", "128"));
+    let guest = lending.enter(&lending.lend_any()).expect("a login");
+    let (bytes, time) = guest.bytes_within("head -c 20000000 /dev/zero", LOOK);
+    check_pace(128, bytes, time);
+}

@@ -64,6 +64,10 @@ pub struct Machines {
     pub cpu_percent_max: Option<u32>,
     /// `bandwidth_kib_max`: KiB a second through the forwarded port and the gateway, each way; `None`, written 0, is without limit.
     pub bandwidth_kib_max: Option<u64>,
+    /// `upload_kib_max`: KiB a second that a machine sends, by whatever way; `None`, written 0, is without limit.
+    pub upload_kib_max: Option<u64>,
+    /// `download_kib_max`: KiB a second that a machine is sent; `None`, written 0, is without limit.
+    pub download_kib_max: Option<u64>,
     /// The disk of a machine whose image is one.
     pub disk: Disk,
     /// `domain_type`.
@@ -90,6 +94,8 @@ pub struct Machines {
     pub internet: bool,
     /// `network_allow`: private networks that guests may reach.
     pub network_allow: Vec<IpNetwork>,
+    /// `network_deny`: networks that guests may not reach, whatever else is set.
+    pub network_deny: Vec<IpNetwork>,
     /// `on_shutdown`.
     pub on_shutdown: OnShutdown,
     /// What machines are cloned from.
@@ -279,6 +285,8 @@ fn machines(raw: &mut Raw<'_>) -> Option<Machines> {
     let vcpus_max = raw.read(&t::VCPUS_MAX);
     let cpu_percent_max = raw.read(&t::CPU_PERCENT_MAX);
     let bandwidth_kib_max = raw.read(&t::BANDWIDTH_KIB_MAX);
+    let upload_kib_max = raw.read(&t::UPLOAD_KIB_MAX);
+    let download_kib_max = raw.read(&t::DOWNLOAD_KIB_MAX);
     let disk = disk(raw);
     let accelerator = raw.read(&t::DOMAIN_TYPE);
     let ready_timeout = raw.read(&t::WAIT_MAX_TRYOUT);
@@ -292,6 +300,7 @@ fn machines(raw: &mut Raw<'_>) -> Option<Machines> {
     let quota = raw.read(&t::QUOTA);
     let internet = raw.read(&t::INTERNET);
     let network_allow = raw.read(&t::NETWORK_ALLOW);
+    let network_deny = raw.read(&t::NETWORK_DENY);
     let on_shutdown = raw.read(&t::ON_SHUTDOWN);
     let snapshots = snapshots(raw);
     let state = state.unwrap_or_else(usual_state);
@@ -312,6 +321,8 @@ fn machines(raw: &mut Raw<'_>) -> Option<Machines> {
         vcpus_max: vcpus_max?.max(vcpus?),
         cpu_percent_max: cpu_percent_max.map(|percent| (percent > 0).then_some(percent))?,
         bandwidth_kib_max: bandwidth_kib_max.map(|kib| (kib > 0).then_some(kib))?,
+        upload_kib_max: upload_kib_max.map(|kib| (kib > 0).then_some(kib))?,
+        download_kib_max: download_kib_max.map(|kib| (kib > 0).then_some(kib))?,
         disk: disk?,
         accelerator: accelerator?,
         ready_timeout: ready_timeout?.0,
@@ -325,6 +336,7 @@ fn machines(raw: &mut Raw<'_>) -> Option<Machines> {
         quota: quota.map(|count| (count > 0).then_some(count))?,
         internet: internet?,
         network_allow: network_allow?,
+        network_deny: network_deny?,
         on_shutdown: on_shutdown?,
         snapshots: snapshots?,
     })

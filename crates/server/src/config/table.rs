@@ -266,6 +266,11 @@ settings! {
         "Of one processor, for one machine, where control groups allow it. 0 is without limit.";
     BANDWIDTH_KIB_MAX: u64 = ["containers"] "bandwidth_kib_max", kinds::whole(0, 1 << 24), Some("0"), Start,
         "KiB a second through the port of one machine and the SSH gateway together, each way. 0 is without limit.";
+    UPLOAD_KIB_MAX: u64 = ["containers"] "upload_kib_max", kinds::whole(0, 1 << 24), Some("0"), Start,
+        "KiB a second that one machine sends, all its traffic together: to the internet and to who enters it. 0 is \
+         without limit.";
+    DOWNLOAD_KIB_MAX: u64 = ["containers"] "download_kib_max", kinds::whole(0, 1 << 24), Some("0"), Start,
+        "KiB a second that one machine is sent, all its traffic together. 0 is without limit.";
     DISK: u32 = ["containers"] "container_disk", kinds::times(0, 1 << 24), Some("0"), Start,
         "Size of the disk of a machine whose image is one, in MiB, where that is more than the image's own. 0 is the \
          image's own.";
@@ -295,6 +300,8 @@ settings! {
         "Whether guests reach the internet. They never reach this machine or its private networks.";
     NETWORK_ALLOW: Vec<IpNetwork> = ["containers"] "network_allow", kinds::NETWORKS, Some(""), Start,
         "Private networks that guests may reach all the same.";
+    NETWORK_DENY: Vec<IpNetwork> = ["containers"] "network_deny", kinds::NETWORKS, Some(""), Start,
+        "Networks that guests may not reach whatever `internet` and `network_allow` say.";
     ON_SHUTDOWN: OnShutdown = ["containers"] "on_shutdown", kinds::ON_SHUTDOWN, Some("keep"), Start,
         "What becomes of machines when the server ends: `keep` lets the next server take them over.";
     SNAPSHOT: bool = ["containers"] "snapshot", kinds::SWITCH, Some("true"), Start,
