@@ -11,6 +11,7 @@ pub mod follow;
 pub mod http;
 pub mod lending;
 pub mod log;
+mod places;
 pub mod shutdown;
 pub mod site;
 pub mod sockets;

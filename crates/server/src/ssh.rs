@@ -21,15 +21,14 @@ use machines::hypervisor::{GuestStream, Later};
 use russh::server::Config;
 use russh::{MethodKind, MethodSet, Preferred, SshId, compression};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::accounts::attempts::{Attempt, Attempts, Target};
+use crate::places::{GivesWay, Place, Places};
 use authority::Authority;
 use visitor::Visitor;
 
-/// How long a stranger may take to log in.
-const LOGIN_MAX: Duration = Duration::from_secs(10);
 /// Wrong answers are told after this time, whatever was wrong.
 const REJECTION_TIME: Duration = Duration::from_secs(1);
 /// How often a connection may try to log in: somebody's agent may hold some keys for others.
@@ -100,8 +99,21 @@ pub struct Settings {
     pub host_key: SshKey,
     /// Who signs certificates.
     pub authority: Authority,
-    /// Connections at the same time; more are closed at once.
+    /// Connections at the same time. One more takes the place of who has not logged in.
     pub connections_max: usize,
+    /// Connections of one address (of one /64 of IPv6) that have not logged in. One more takes the place of the oldest.
+    pub strangers_per_address_max: usize,
+    /// How long a stranger may take to log in.
+    pub login_max: Duration,
+}
+
+/// Told when a stranger is to go, for others.
+type Stranger = Arc<Notify>;
+
+impl GivesWay for Stranger {
+    fn give_way(&self) {
+        self.notify_one();
+    }
 }
 
 /// The gateway. Lives as long as [`Gateway::serve`] is polled.
@@ -110,8 +122,16 @@ pub struct Gateway {
     directory: Directory,
     authority: Authority,
     config: Arc<Config>,
-    places: Arc<Semaphore>,
+    places: Arc<Places<Stranger>>,
+    login_max: Duration,
     attempts: Mutex<Attempts>,
+}
+
+/// Who has a place.
+struct Admitted {
+    ip: IpAddr,
+    gone: Stranger,
+    place: Place<Stranger>,
 }
 
 impl Gateway {
@@ -141,7 +161,8 @@ impl Gateway {
             directory,
             authority: settings.authority,
             config: Arc::new(config),
-            places: Arc::new(Semaphore::new(settings.connections_max)),
+            places: Places::new(settings.connections_max, settings.strangers_per_address_max),
+            login_max: settings.login_max,
             attempts: Mutex::default(),
         })
     }
@@ -157,16 +178,13 @@ impl Gateway {
                 accepted = listener.accept() => match accepted {
                     Ok((client, address)) => {
                         // Closed at once where there is no place.
-                        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
-                            let gateway = Arc::clone(&self);
-                            connections.spawn(async move {
-                                gateway.receive(client, address).await;
-                                drop(place);
-                            });
+                        if let Some(admitted) = self.admit(address) {
+                            connections.spawn(Arc::clone(&self).receive(client, admitted));
                         }
                     }
                     Err(error) => {
                         tracing::warn!(%error, "the SSH gateway cannot take a connection");
+                        self.places.give_way();
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 },
@@ -177,22 +195,39 @@ impl Gateway {
         while connections.join_next().await.is_some() {}
     }
 
-    async fn receive(self: Arc<Self>, client: TcpStream, address: SocketAddr) {
+    fn admit(&self, address: SocketAddr) -> Option<Admitted> {
+        let ip = address.ip().to_canonical();
+        let gone = Stranger::default();
+        let place = self.places.take(ip, Arc::clone(&gone));
+        if place.is_none() {
+            tracing::warn!(%ip, "closed by the SSH gateway: all its connections are in use");
+        }
+        Some(Admitted { ip, gone, place: place? })
+    }
+
+    async fn receive(self: Arc<Self>, client: TcpStream, admitted: Admitted) {
+        let Admitted { ip, gone, mut place } = admitted;
         if client.set_nodelay(true).is_err() {
             return;
         }
         // russh runs a connection in a task of its own, which ends with the leash.
         let (leash, stream) = leash(client);
-        let admitted = Arc::new(Notify::new());
-        let ip = address.ip().to_canonical();
-        let visitor = Visitor::new(Arc::clone(&self), ip, Arc::clone(&admitted));
+        let logged_in = Arc::new(Notify::new());
+        let visitor = Visitor::new(Arc::clone(&self), ip, Arc::clone(&logged_in));
         let session = async {
             let running = russh::server::run_stream(Arc::clone(&self.config), stream, visitor);
             running.await?.await
         };
-        let late = async {
-            if tokio::time::timeout(LOGIN_MAX, admitted.notified()).await.is_ok() {
-                std::future::pending::<()>().await;
+        let sent_away = async {
+            tokio::select! {
+                logged_in = tokio::time::timeout(self.login_max, logged_in.notified()) => {
+                    match logged_in {
+                        Ok(()) if place.settle() => std::future::pending().await,
+                        Ok(()) => "a stranger gave way to another",
+                        Err(_) => "nobody logged in in time",
+                    }
+                }
+                () = gone.notified() => "a stranger gave way to another",
             }
         };
         tokio::select! {
@@ -201,7 +236,7 @@ impl Gateway {
                     tracing::debug!(%ip, %error, "a connection to the SSH gateway ended");
                 }
             }
-            () = late => tracing::debug!(%ip, "nobody logged in to the SSH gateway in time"),
+            why = sent_away => tracing::debug!(%ip, "sent away by the SSH gateway: {why}"),
         }
         drop(leash);
     }

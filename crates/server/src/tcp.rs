@@ -11,7 +11,6 @@ mod connection;
 pub mod events;
 pub mod ip_filter;
 pub mod listener;
-mod places;
 pub mod rsa_keys;
 #[cfg(test)]
 mod tests;

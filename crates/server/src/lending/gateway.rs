@@ -22,6 +22,10 @@ use crate::ssh::{Directory, Entry, Gateway, Settings, Visit};
 
 /// Connections at the same time.
 const CONNECTIONS_MAX: usize = 1024;
+/// Of these, those of one address that have not logged in: logging in takes seconds at most.
+const STRANGERS_PER_ADDRESS_MAX: usize = 64;
+/// How long a stranger may take to log in.
+const LOGIN_MAX: Duration = Duration::from_secs(10);
 /// The least of an id that names a machine.
 const PREFIX_CHARS_MIN: usize = 8;
 /// The label by whose value a machine can be named.
@@ -92,6 +96,8 @@ impl Open {
             host_key: keys.host.clone(),
             authority: authority.clone(),
             connections_max: CONNECTIONS_MAX,
+            strangers_per_address_max: STRANGERS_PER_ADDRESS_MAX,
+            login_max: LOGIN_MAX,
         };
         Self {
             gateway: Gateway::new(settings, directory(machines.clone(), keys.machines.clone())),

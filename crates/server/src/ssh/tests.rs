@@ -11,9 +11,13 @@ use russh::client::{self, AuthResult, Handle};
 use russh::keys::{Certificate, PrivateKeyWithHashAlg, PublicKeyOrCertificate};
 use russh::{Channel, ChannelMsg};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
 
 use super::authority::key_file;
 use super::*;
+
+/// Of a whole test.
+const DEADLINE: Duration = Duration::from_secs(60);
 
 struct Scene {
     guest: Arc<Guest>,
@@ -63,7 +67,13 @@ impl Scene {
         let host_key = SshKey::random().unwrap();
         let gateways_key = host_key.fingerprint();
         let authority = Authority::new(SshKey::random().unwrap());
-        let settings = Settings { host_key, authority: authority.clone(), connections_max: 3 };
+        let settings = Settings {
+            host_key,
+            authority: authority.clone(),
+            connections_max: 4,
+            strangers_per_address_max: 2,
+            login_max: DEADLINE,
+        };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let mut serving = JoinSet::new();
@@ -102,9 +112,8 @@ impl client::Handler for Client {
 
 fn with_a_machine<T>(test: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    tokio::task::LocalSet::new().block_on(&runtime, async {
-        tokio::time::timeout(Duration::from_secs(60), test).await.expect("in time")
-    })
+    tokio::task::LocalSet::new()
+        .block_on(&runtime, async { timeout(DEADLINE, test).await.expect("in time") })
 }
 
 /// What a channel says until it is closed.
@@ -274,7 +283,7 @@ fn port_22_through_the_gateway_is_the_machines_own_ssh_server() {
 }
 
 #[test]
-fn channels_connections_and_tries_are_limited() {
+fn channels_and_connections_are_limited() {
     with_a_machine(async {
         let scene = Scene::new().await;
         let client = scene.inside().await;
@@ -284,9 +293,70 @@ fn channels_connections_and_tries_are_limited() {
         }
         assert_eq!(open.len(), CHANNELS_MAX);
 
-        let (_second, _third) = (scene.client().await, scene.client().await);
-        let fourth = client::connect(Arc::default(), scene.address, Client(String::new())).await;
-        assert!(fourth.is_err());
+        let _others = (scene.inside().await, scene.inside().await, scene.inside().await);
+        let fifth = client::connect(Arc::default(), scene.address, Client(String::new())).await;
+        assert!(fifth.is_err(), "all are logged in, so nobody gives way");
+        assert!(client.channel_open_session().await.is_err() && !client.is_closed());
+    });
+}
+
+/// Somebody at 127.0.0.`n` who says who the client is, and nothing else.
+async fn stranger(scene: &Scene, n: u8) -> TcpStream {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from(([127, 0, 0, n], 0))).unwrap();
+    let mut stream = socket.connect(scene.address).await.unwrap();
+    stream.write_all(b"SSH-2.0-x\r\n").await.unwrap();
+    stream
+}
+
+/// Reads what is there, and waits for the end of the connection where it is to come.
+async fn is_closed(stream: &mut TcpStream) -> bool {
+    let mut bytes = [0; 4096];
+    loop {
+        match timeout(DEADLINE / 4, stream.read(&mut bytes)).await {
+            Ok(Ok(1..)) => {}
+            Ok(_) => return true,
+            Err(_) => return false,
+        }
+    }
+}
+
+/// Whether the end has come already.
+fn has_ended(stream: &TcpStream) -> bool {
+    let mut bytes = [0; 4096];
+    loop {
+        match stream.try_read(&mut bytes) {
+            Ok(1..) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+            _ => return true,
+        }
+    }
+}
+
+#[test]
+fn who_floods_takes_no_place_from_others() {
+    with_a_machine(async {
+        let scene = Scene::new().await;
+        let inside = scene.inside().await;
+        let patient = stranger(&scene, 3).await;
+        let mut flood = Vec::new();
+        for _ in 0..20 {
+            flood.push(stranger(&scene, 2).await);
+        }
+        // Its oldest give way.
+        for stream in &mut flood[..18] {
+            assert!(is_closed(stream).await);
+        }
+        // All places are taken now, and the flood goes on while somebody logs in from elsewhere.
+        let flooding = async {
+            for _ in 0..100 {
+                flood.push(stranger(&scene, 2).await);
+            }
+        };
+        let (other, ()) = tokio::join!(scene.inside(), flooding);
+        assert!(!has_ended(&patient) && !inside.is_closed());
+        assert!(other.channel_open_session().await.is_ok());
+        assert!(inside.channel_open_session().await.is_ok());
     });
 }
 
@@ -318,7 +388,13 @@ async fn who_says_nothing_is_sent_away() {
     };
     let authority = Authority::new(SshKey::random().unwrap());
     let host_key = SshKey::random().unwrap();
-    let settings = Settings { host_key, authority, connections_max: 1 };
+    let settings = Settings {
+        host_key,
+        authority,
+        connections_max: 1,
+        strangers_per_address_max: 1,
+        login_max: Duration::from_secs(10),
+    };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let mut serving = JoinSet::new();

@@ -8,6 +8,8 @@ use ring::digest;
 use tokio::sync::watch;
 use wire::container::{Generation, Request, Response};
 
+use crate::places::GivesWay;
+
 /// A client and its connection. Copies are the same client.
 #[derive(Debug, Clone)]
 pub struct Client(Arc<Inner>);
@@ -115,6 +117,12 @@ impl Client {
 
     pub(super) fn learn_owner(&self, owner: String) {
         let _ = self.0.owner.set(owner);
+    }
+}
+
+impl GivesWay for Client {
+    fn give_way(&self) {
+        self.close();
     }
 }
 

@@ -18,9 +18,9 @@ use wire::container::{
 
 use super::events::{Event, RuntimeError};
 use super::listener::{Shared, drained};
-use super::places::Place;
 use super::verbs::{Call, Failure, Handler, Reply};
 use super::{Client, access_tokens};
+use crate::places::Place;
 
 /// Bytes read at once. They lie on the stack of who reads, not in the connection.
 const READ_BYTES: usize = 4 << 10;
@@ -34,7 +34,7 @@ pub(super) struct Served {
     pub(super) shared: Arc<Shared>,
     pub(super) stream: TcpStream,
     pub(super) client: Client,
-    pub(super) place: Place,
+    pub(super) place: Place<Client>,
 }
 
 /// Why a connection ended early.

@@ -13,8 +13,8 @@ use wire::container::KeyPair;
 
 use super::connection::{self, Served};
 use super::events::{Event, Listening, Teller};
-use super::places::Places;
 use super::{AccessTokens, Client, IpFilter, Verbs};
+use crate::places::Places;
 
 /// When accepting fails: a moment for others to end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
@@ -51,7 +51,7 @@ pub(super) struct Shared {
     pub(super) teller: Teller,
     /// RSA operations at a time.
     pub(super) rsa: Arc<Semaphore>,
-    places: Arc<Places>,
+    places: Arc<Places<Client>>,
     opened_at: Instant,
 }
 
@@ -144,7 +144,7 @@ fn admit(shared: &Arc<Shared>, stream: TcpStream, address: SocketAddr) -> Option
         return None;
     }
     let client = Client::new(address);
-    let Some(place) = shared.places.take(&client) else {
+    let Some(place) = shared.places.take(address.ip(), client.clone()) else {
         tracing::warn!(%address, "refused: every connection is busy");
         return None;
     };
