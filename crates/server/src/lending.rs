@@ -23,6 +23,7 @@ use wire::container::{KeyError, KeyPair};
 use crate::config::containers::{Containers, Machines as MachinesConfig, WebServer};
 use crate::http::listener::TlsAcceptorBox;
 use crate::http::tls::{self, TlsError};
+use crate::open_files::Shares;
 use crate::sockets::{self, BindError};
 use crate::tcp::access_tokens::{self, AccessTokens};
 use crate::tcp::rsa_keys::{BITS_DEFAULT, KeyFileError};
@@ -86,11 +87,12 @@ struct Classic {
 }
 
 impl Lending {
-    /// Binds the classic door, looks at QEMU, and takes over what an earlier server lent.
+    /// Binds the classic door, looks at QEMU, and takes over what an earlier server lent. Doors take as many connections as
+    /// `shares` says.
     ///
     /// # Errors
     /// When anything of it cannot be used.
-    pub async fn open(mut config: Containers) -> Result<Self, LendingError> {
+    pub async fn open(mut config: Containers, shares: Shares) -> Result<Self, LendingError> {
         make_absolute(&mut config.machines);
         let sockets = match &config.classic {
             Some(classic) => sockets::bind(&config.bind_to, classic.port).await?,
@@ -111,9 +113,10 @@ impl Lending {
         let gateway_key = gateway.as_ref().map(|(_, keys)| keys.authorized_line());
         let qemu = open_qemu(&config.machines).await?;
         let machines = open_machines(&config.machines, &config.bind_to, &qemu, gateway_key).await?;
-        let gateway = gateway.map(|(sockets, keys)| gateway::Open::new(sockets, &keys, &machines));
+        let gateway = gateway
+            .map(|(sockets, keys)| gateway::Open::new(sockets, &keys, &machines, shares.gateway));
         let tokens = config.access_tokens.clone().map(|path| Arc::new(AccessTokens::new(path)));
-        let door = door(&config, tokens.clone(), &machines).await?;
+        let door = door(&config, shares.classic, tokens.clone(), &machines).await?;
         let sockets = std::sync::Mutex::new(sockets);
         let classic = door.map(|door| Classic { door, sockets });
         let web = std::sync::Mutex::new(web);
@@ -267,6 +270,7 @@ pub(crate) async fn open_machines(
 
 async fn door(
     config: &Containers,
+    connections_max: usize,
     access_tokens: Option<Arc<AccessTokens>>,
     machines: &Machines,
 ) -> Result<Option<Door>, LendingError> {
@@ -279,7 +283,7 @@ async fn door(
     let keys = keys.await.map_err(|error| MachineError::SetUp(error.to_string()))??;
     let settings = DoorSettings {
         client_timeout: classic.client_timeout,
-        connections_max: classic.connections_max,
+        connections_max,
         connections_per_address_max: classic.connections_per_address_max,
         ip_filter: config.ip_filter.clone(),
         access_tokens,

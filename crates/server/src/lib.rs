@@ -11,6 +11,7 @@ pub mod follow;
 pub mod http;
 pub mod lending;
 pub mod log;
+pub mod open_files;
 mod places;
 pub mod shutdown;
 pub mod site;

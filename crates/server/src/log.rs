@@ -3,6 +3,8 @@
 //! Invariant: logging never holds up a request. Lines go through a bounded queue to one thread; when the
 //! disk is full or slow they are dropped and counted, and the count is the first line that fits again.
 
+pub(crate) mod rarely;
+
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};

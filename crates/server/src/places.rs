@@ -1,7 +1,8 @@
 //! Room for the connections of one door: how many there may be, of whom, and who gives way.
 //!
 //! Invariant: there are never more than `connections_max` places taken. A newcomer (whose request is not whole,
-//! who has not logged in) may lose the place: the oldest of the address with the most of them. Who is settled keeps it.
+//! who has not logged in) may lose the place: the oldest of the address with the most of them. Who is settled keeps it,
+//! until it is told that it need not any more.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
@@ -142,6 +143,23 @@ impl<C: GivesWay> Place<C> {
     }
 }
 
+impl<C: GivesWay> Place<C> {
+    /// The place may be lost again; `client` is told then. It counts as one that has just come.
+    pub(crate) fn unsettle(&mut self, client: C) {
+        let mut taken = self.places.lock();
+        if !std::mem::replace(&mut self.is_settled, false) {
+            return;
+        }
+        taken.settled -= 1;
+        if taken.count(self.group) >= self.places.per_address_max {
+            taken.evict(self.group);
+        }
+        self.number = taken.next;
+        taken.next += 1;
+        taken.insert(self.group, self.number, client);
+    }
+}
+
 impl<C: GivesWay> Drop for Place<C> {
     fn drop(&mut self) {
         let mut taken = self.places.lock();
@@ -154,7 +172,7 @@ impl<C: GivesWay> Drop for Place<C> {
 }
 
 /// Addresses that one peer has at will count as one: a /64 of IPv6.
-fn group(address: IpAddr) -> IpAddr {
+pub(crate) fn group(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => {
             let bits = u128::from(v6) & !u128::from(u64::MAX);
@@ -221,6 +239,22 @@ mod tests {
         let each = all.iter().zip(of_one);
         let _held: Vec<_> = each.map(|(client, ip)| take(&places, ip, client)).collect();
         assert_eq!(all.iter().map(Client::is_closed).collect::<Vec<_>>(), [true, false, false]);
+    }
+
+    #[test]
+    fn who_need_not_be_kept_gives_way_again() {
+        let places = Places::new(2, 10);
+        let done = Client::default();
+        let mut first = take(&places, "10.0.0.1", &done);
+        let mut second = take(&places, "10.0.0.1", &Client::default());
+        assert!(first.settle() && second.settle());
+        first.unsettle(done.clone());
+        let _third = take(&places, "10.0.0.2", &Client::default());
+        assert!(done.is_closed());
+        // It has lost its place, and takes none from others by ending.
+        drop((first, second));
+        let taken = places.lock();
+        assert_eq!((taken.settled, taken.open), (0, 1));
     }
 
     #[test]

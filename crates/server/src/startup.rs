@@ -21,6 +21,7 @@ use crate::http::listener::Listener;
 use crate::http::tls::TlsError;
 use crate::lending::{self, Lending, LendingError};
 use crate::log;
+use crate::open_files;
 use crate::shutdown::{Signals, Wish};
 use crate::site::{Origin, Site, Source};
 use crate::sockets::{self, BindError};
@@ -86,7 +87,7 @@ pub fn run(options: &Options) -> Result<(), StartError> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    allow_many_files();
+    open_files::raise();
     let dispatch = config.tasks.clone().map(Dispatch::open).transpose()?;
     let outcome = runtime()?.block_on(serve(options, config, dispatch, log.clone()));
     log.flush();
@@ -102,16 +103,6 @@ fn runtime() -> io::Result<tokio::runtime::Runtime> {
         tokio::runtime::Builder::new_multi_thread()
     };
     builder.enable_all().thread_name("gatehouse").build()
-}
-
-/// Every connection is a file; the usual soft limit of 1024 is for programs that use `select`.
-fn allow_many_files() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        tracing::warn!("the limit of open files stays as it is: {error}");
-    }
 }
 
 /// A line for whoever started the server. That nobody reads it is no reason to fail.
@@ -185,7 +176,7 @@ async fn open_lending(options: &Options, config: &Config) -> Result<Option<Lendi
         tracing::info!("no machines are lent: `gatehouse image build small` makes their image");
         return Ok(None);
     }
-    match Lending::open(containers).await {
+    match Lending::open(containers, open_files::shares_now(config)).await {
         Err(error) if is_unasked => {
             tracing::warn!("no machines are lent: {error}");
             Ok(None)
@@ -321,9 +312,9 @@ impl Doors {
         };
         doors.serve(site, sockets);
         if let Some(web) = site.lending.as_ref().and_then(|lending| lending.take_web()) {
+            let shares = open_files::shares_now(&config);
             for socket in web.sockets {
-                let listener =
-                    Listener::new(socket, Arc::clone(site), config.limits.connections_max);
+                let listener = Listener::new(socket, Arc::clone(site), shares.web);
                 let listener = listener.of_containers(web.tls.clone());
                 doors.web.spawn(listener.run(doors.web_drain.subscribe()));
             }
@@ -332,7 +323,7 @@ impl Doors {
     }
 
     fn serve(&mut self, site: &Arc<Site>, sockets: Vec<TcpListener>) {
-        let connections_max = site.config().limits.connections_max;
+        let connections_max = open_files::shares_now(&site.config()).http;
         for socket in sockets {
             let listener = Listener::new(socket, Arc::clone(site), connections_max);
             self.listeners.spawn(listener.run(self.drain.subscribe()));

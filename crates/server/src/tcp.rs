@@ -14,6 +14,7 @@ pub mod listener;
 pub mod rsa_keys;
 #[cfg(test)]
 mod tests;
+mod turns;
 pub mod verbs;
 
 use std::pin::Pin;

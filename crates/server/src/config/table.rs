@@ -142,7 +142,7 @@ settings! {
         "Peers whose `X-Forwarded-For` says who the client is.";
 
     CONNECTIONS_MAX: usize = ["limits"] "connections_max", kinds::count(1, 1_000_000), Some("20000"), Start,
-        "Connections open at once.";
+        "Connections open at once; at most as many as the process may have files, less what other doors need.";
     HEADER_TIMEOUT: Duration = ["limits"] "header_timeout_secs", kinds::seconds(3600), Some("10"), Hangup,
         "Time for the whole head of a request; for connections opened from then on.";
     BODY_TIMEOUT: Duration = ["limits"] "body_timeout_secs", kinds::seconds(3600), Some("30"), Hangup,

@@ -16,6 +16,7 @@ use super::connection::{Drain, serve, wait_for_drain};
 use super::containers::Entrance;
 use super::door::Door;
 use super::watched::Watched;
+use crate::log::rarely::Rarely;
 use crate::site::Site;
 
 /// When accepting fails (no file descriptor is left, mostly): a moment for others to end.
@@ -59,6 +60,7 @@ impl Listener {
     /// that it carries.
     pub async fn run(self, mut drain: Drain) {
         let mut connections = JoinSet::new();
+        let failures = Rarely::default();
         let limit = loop {
             tokio::select! {
                 biased;
@@ -70,7 +72,9 @@ impl Listener {
                         connections.spawn(connection);
                     }
                     Err(error) => {
-                        tracing::warn!("accepting a connection failed: {error}");
+                        if let Some(count) = failures.happens() {
+                            tracing::warn!(count, "accepting a connection failed: {error}");
+                        }
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 },

@@ -20,8 +20,6 @@ use crate::sockets;
 use crate::ssh::authority::{Authority, IssueError, key_file};
 use crate::ssh::{Directory, Entry, Gateway, Settings, Visit};
 
-/// Connections at the same time.
-const CONNECTIONS_MAX: usize = 1024;
 /// Of these, those of one address that have not logged in: logging in takes seconds at most.
 const STRANGERS_PER_ADDRESS_MAX: usize = 64;
 /// How long a stranger may take to log in.
@@ -87,7 +85,12 @@ impl Open {
         Ok(sockets::bind(bind_to, port).await?)
     }
 
-    pub(super) fn new(sockets: Vec<TcpListener>, keys: &Keys, machines: &Machines) -> Self {
+    pub(super) fn new(
+        sockets: Vec<TcpListener>,
+        keys: &Keys,
+        machines: &Machines,
+        connections_max: usize,
+    ) -> Self {
         let address = sockets.first().and_then(|socket| socket.local_addr().ok());
         let port = address.map_or(0, |address| address.port());
         tracing::info!(port, "the SSH gateway leads to all machines");
@@ -95,7 +98,7 @@ impl Open {
         let settings = Settings {
             host_key: keys.host.clone(),
             authority: authority.clone(),
-            connections_max: CONNECTIONS_MAX,
+            connections_max,
             strangers_per_address_max: STRANGERS_PER_ADDRESS_MAX,
             login_max: LOGIN_MAX,
         };

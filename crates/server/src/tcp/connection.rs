@@ -5,9 +5,10 @@
 
 use std::io;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -20,7 +21,7 @@ use super::events::{Event, RuntimeError};
 use super::listener::{Shared, drained};
 use super::verbs::{Call, Failure, Handler, Reply};
 use super::{Client, access_tokens};
-use crate::places::Place;
+use crate::places::{Place, group};
 
 /// Bytes read at once. They lie on the stack of who reads, not in the connection.
 const READ_BYTES: usize = 4 << 10;
@@ -85,7 +86,9 @@ pub(super) async fn serve(served: Served, mut drain: watch::Receiver<Option<Dura
     };
     let is_secured = link.is_secured();
     let outcome = match greeted {
-        Ok(request) if place.settle() => attend(&shared, &mut link, &client, request).await,
+        Ok(request) if place.settle() => {
+            attend(&shared, &mut link, &client, &mut place, request).await
+        }
         Ok(_) => Err(End::Closed),
         Err(end) => {
             // What was said last may explain it: a `0`.
@@ -136,7 +139,7 @@ async fn greet(
             Next::Read => link.exchange().await?,
             Next::Unlock(unlock) => {
                 link.flush().await?;
-                let outcome = unlocked(shared, *unlock).await;
+                let outcome = unlocked(shared, link, client, *unlock).await?;
                 link.side.unlocked(outcome);
             }
             Next::Secured => shared.teller.tell(Event::Client(client.clone())).await,
@@ -153,17 +156,21 @@ async fn greet(
     }
 }
 
-/// RSA on a thread that may be blocked, when it is this connection's turn.
-async fn unlocked(shared: &Shared, unlock: Unlock) -> Result<Unlocked, Refusal> {
-    let Ok(permit) = Arc::clone(&shared.rsa).acquire_owned().await else {
-        return Err(Refusal::Block);
-    };
+/// RSA on a thread that may be blocked, when it is this connection's turn and its client is still there.
+async fn unlocked(
+    shared: &Shared,
+    link: &Link,
+    client: &Client,
+    unlock: Unlock,
+) -> Result<Result<Unlocked, Refusal>, End> {
+    let turn = shared.rsa.take(group(client.address().ip()), unlock.cost()).await;
+    link.check_there()?;
     let work = tokio::task::spawn_blocking(move || {
         // Held by the work itself: that its client has gone does not make it cost less.
-        let _permit = permit;
+        let _turn = turn;
         unlock.run()
     });
-    work.await.unwrap_or(Err(Refusal::Block))
+    Ok(work.await.unwrap_or(Err(Refusal::Block)))
 }
 
 /// From the request to the last byte of its answer.
@@ -171,6 +178,7 @@ async fn attend(
     shared: &Shared,
     link: &mut Link,
     client: &Client,
+    place: &mut Place<Client>,
     request: Result<Request, Unreadable>,
 ) -> Result<(), End> {
     // The client is told that its packet may come before it sends it; it waits for this no more.
@@ -185,10 +193,15 @@ async fn attend(
     if let Some(failure) = failure {
         tell_failure(shared, client, failure).await;
     }
-    let outcome = if client.is_closed() {
-        Err(End::Closed)
-    } else {
-        until(deadline(shared), deliver(link, &response, handover.is_some())).await
+    // Whoever only has to take an answer must not keep others out by not taking it.
+    if handover.is_none() {
+        place.unsettle(client.clone());
+    }
+    let delivery = until(deadline(shared), deliver(link, &response, handover.is_some()));
+    let outcome = tokio::select! {
+        biased;
+        () = client.closed() => Err(End::Closed),
+        outcome = delivery => outcome,
     };
     if let (Ok(()), Some(handover)) = (&outcome, handover)
         && link.is_taken().await
@@ -318,6 +331,19 @@ struct Link {
 }
 
 impl Link {
+    /// Fails when the client has ended the connection, or its side of it. Does not wait.
+    fn check_there(&self) -> Result<(), End> {
+        let mut ready = std::pin::pin!(self.stream.ready(Interest::READABLE));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        match ready.as_mut().poll(&mut context) {
+            Poll::Ready(Ok(ready)) if ready.is_read_closed() => {
+                Err(End::Io(io::ErrorKind::UnexpectedEof.into()))
+            }
+            Poll::Ready(Err(error)) => Err(error.into()),
+            Poll::Ready(Ok(_)) | Poll::Pending => Ok(()),
+        }
+    }
+
     fn is_secured(&self) -> bool {
         self.side.is_secured()
     }

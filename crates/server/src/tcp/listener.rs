@@ -7,13 +7,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use wire::container::KeyPair;
 
 use super::connection::{self, Served};
 use super::events::{Event, Listening, Teller};
+use super::turns::Turns;
 use super::{AccessTokens, Client, IpFilter, Verbs};
+use crate::log::rarely::Rarely;
 use crate::places::Places;
 
 /// When accepting fails: a moment for others to end.
@@ -50,7 +52,11 @@ pub(super) struct Shared {
     pub(super) verbs: Verbs,
     pub(super) teller: Teller,
     /// RSA operations at a time.
-    pub(super) rsa: Arc<Semaphore>,
+    pub(super) rsa: Arc<Turns>,
+    /// Of clients that found no place.
+    refusals: Rarely,
+    /// Of accepting.
+    failures: Rarely,
     places: Arc<Places<Client>>,
     opened_at: Instant,
 }
@@ -74,7 +80,9 @@ impl Door {
             settings,
             verbs,
             teller: Teller::new(listening),
-            rsa: Arc::new(Semaphore::new(processors)),
+            rsa: Turns::new(processors),
+            refusals: Rarely::default(),
+            failures: Rarely::default(),
             places,
             opened_at: Instant::now(),
         };
@@ -121,7 +129,9 @@ async fn accept_all(
                 }
                 Err(error) => {
                     // No file is left, mostly: who has said nothing yet gives one back.
-                    tracing::warn!("accepting a client failed: {error}");
+                    if let Some(count) = shared.failures.happens() {
+                        tracing::warn!(count, "accepting a client failed: {error}");
+                    }
                     shared.places.give_way();
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
@@ -145,7 +155,9 @@ fn admit(shared: &Arc<Shared>, stream: TcpStream, address: SocketAddr) -> Option
     }
     let client = Client::new(address);
     let Some(place) = shared.places.take(address.ip(), client.clone()) else {
-        tracing::warn!(%address, "refused: every connection is busy");
+        if let Some(count) = shared.refusals.happens() {
+            tracing::warn!(%address, count, "refused: every connection is busy");
+        }
         return None;
     };
     Some(Served { shared: Arc::clone(shared), stream, client, place })

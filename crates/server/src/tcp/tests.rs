@@ -380,6 +380,21 @@ async fn silent_ones_beyond_the_limit_give_way() {
 }
 
 #[tokio::test]
+async fn who_does_not_take_an_answer_gives_way() {
+    let few = DoorSettings { connections_max: 16, ..settings() };
+    let opened = open(few, verbs(), None).await;
+    let mut holding = Vec::new();
+    for _ in 0..40 {
+        let mut client = begin_to_ask(opened.address, &request("STAT", json!({}))).await;
+        client.read_exact(&mut [0; 16]).await.unwrap();
+        holding.push(client);
+    }
+    check(&opened, Generation::Four, "STAT", json!({}), "OK").await;
+    let mut rest = Vec::new();
+    assert_eq!(holding[0].read_to_end(&mut rest).await.unwrap_or(0), 0, "the oldest had to go");
+}
+
+#[tokio::test]
 async fn an_address_that_is_denied_gets_no_byte() {
     let denied = vec![IpRule::parse("127.0.0.0/8").unwrap()];
     let ip_filter = Some(IpFilter { denied, allowed: Vec::new() });

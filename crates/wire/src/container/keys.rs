@@ -115,6 +115,15 @@ impl PublicKey {
         self.bits.div_ceil(8)
     }
 
+    /// How long encrypting takes, counted in private operations of 4096 bits; what is less than half of one is nothing.
+    pub(super) fn cost(&self) -> u32 {
+        if FAST_BITS.contains(&self.bits) {
+            return 0;
+        }
+        let factor = u32::try_from(self.bits / 4096).unwrap_or(u32::MAX);
+        factor.saturating_mul(factor) / 2
+    }
+
     /// RSA-OAEP with SHA-256. Takes from a tenth of a millisecond to some ten, by the key's size.
     ///
     /// # Errors

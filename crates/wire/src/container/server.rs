@@ -79,6 +79,12 @@ pub struct Unlocked {
 }
 
 impl Unlock {
+    /// How much work it is, counted in private operations of the server's key, roughly.
+    #[must_use]
+    pub fn cost(&self) -> u32 {
+        1 + self.client.cost()
+    }
+
     /// Decrypts the client's AES key, makes a new one and encrypts it to the client. Takes milliseconds.
     ///
     /// # Errors
