@@ -12,6 +12,7 @@ pub mod http;
 pub mod lending;
 pub mod log;
 pub mod open_files;
+pub mod pid_file;
 mod places;
 pub mod shutdown;
 pub mod site;

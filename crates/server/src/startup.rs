@@ -22,6 +22,7 @@ use crate::http::tls::TlsError;
 use crate::lending::{self, Lending, LendingError};
 use crate::log;
 use crate::open_files;
+use crate::pid_file::PidFile;
 use crate::shutdown::{Signals, Wish};
 use crate::site::{Origin, Site, Source};
 use crate::sockets::{self, BindError};
@@ -121,7 +122,7 @@ async fn serve(
     let sockets = sockets::bind(&config.network.bind_to, config.network.port).await?;
     warn_if_open(&config, &sockets);
     let package = Package::install().map_err(StartError::Package)?;
-    let _pidfile = config.paths.pidfile.as_deref().map(Pidfile::write).transpose()?;
+    let _pid_file = config.paths.pidfile.as_deref().map(write_pid_file).transpose()?;
     let lending = open_lending(options, &config).await?;
     let registry = Registry::new(package);
     let site = Site::new(options.origin.clone(), config, registry, dispatch, lending, log)?;
@@ -165,6 +166,10 @@ async fn serve(
         () = ended(&mut signals) => tracing::warn!("ended at once, without waiting for requests"),
     }
     Ok(())
+}
+
+fn write_pid_file(path: &Path) -> Result<PidFile, StartError> {
+    PidFile::write(path).map_err(|error| StartError::Pidfile(path.to_owned(), error))
 }
 
 /// Opens the third job, where it is configured. Who has configured nothing gets the other jobs also where this one
@@ -363,22 +368,4 @@ impl Doors {
 /// The port that the sockets listen on.
 fn bound_port(sockets: &[TcpListener]) -> Option<u16> {
     sockets.first()?.local_addr().ok().map(|address| address.port())
-}
-
-/// The file with the process id, as long as the server runs.
-struct Pidfile(PathBuf);
-
-impl Pidfile {
-    fn write(path: &Path) -> Result<Self, StartError> {
-        std::fs::write(path, format!("{}\n", std::process::id()))
-            .map_err(|error| StartError::Pidfile(path.to_owned(), error))?;
-        Ok(Self(path.to_owned()))
-    }
-}
-
-impl Drop for Pidfile {
-    fn drop(&mut self) {
-        // Gone already is as good.
-        let _ = std::fs::remove_file(&self.0);
-    }
 }
