@@ -261,6 +261,27 @@ pub struct Log {
     pub file: Option<PathBuf>,
     /// `access`: which requests get a line (default errors).
     pub access: AccessLog,
+    /// When the file is begun anew; `None`, with `lines_max` written 0 (the default), is never.
+    pub rotation: Option<LogRotation>,
+}
+
+/// When the log file is begun anew, and what becomes of what it held.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogRotation {
+    /// `lines_max`: when it has so many lines.
+    pub lines_max: u64,
+    /// `rotation` is `archive`: the folder of archives, `archive` (default that of the file). `None`, with `delete`:
+    /// it is forgotten.
+    pub archive: Option<PathBuf>,
+}
+
+/// What becomes of what the log file held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RotationAction {
+    /// It is kept in an archive.
+    Archive,
+    /// It is forgotten.
+    Delete,
 }
 
 /// From which severity on.

@@ -4,6 +4,7 @@
 //! disk is full or slow they are dropped and counted, and the count is the first line that fits again.
 
 pub(crate) mod rarely;
+mod rotation;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
@@ -18,6 +19,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::{Registry, reload};
 
 use crate::config::{Level, Log, LogFormat};
+use rotation::Rotation;
 
 /// How long the end of the process waits for its last lines.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -89,7 +91,7 @@ fn filter_of(level: Level) -> LevelFilter {
 pub fn start(settings: &Log) -> io::Result<Handle> {
     use tracing_subscriber::layer::SubscriberExt as _;
     use tracing_subscriber::util::SubscriberInitExt as _;
-    let target = Target::open(settings.file.as_deref())?;
+    let target = Target::open(settings)?;
     let is_terminal = settings.file.is_none() && io::stderr().is_terminal();
     let (queue, lines) = sync_channel(QUEUE_LINES);
     let lost = Arc::new(AtomicU64::new(0));
@@ -114,31 +116,57 @@ pub fn start(settings: &Log) -> io::Result<Handle> {
 }
 
 /// The one that writes.
-enum Target {
-    Stderr,
-    File { path: PathBuf, file: File },
+struct Target {
+    /// Without it lines go to standard error.
+    file: Option<(PathBuf, File)>,
+    /// Where the file is begun anew now and then.
+    rotation: Option<Rotation>,
 }
 
 impl Target {
-    fn open(path: Option<&Path>) -> io::Result<Self> {
-        let Some(path) = path else { return Ok(Self::Stderr) };
-        let file = open(path).map_err(|error| {
-            io::Error::new(error.kind(), format!("{}: {error}", path.display()))
-        })?;
-        Ok(Self::File { path: path.to_owned(), file })
+    fn open(settings: &Log) -> io::Result<Self> {
+        let file = settings.file.as_deref().map(|path| {
+            let named = |error: io::Error| {
+                io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+            };
+            Ok::<_, io::Error>((path.to_owned(), open(path).map_err(named)?))
+        });
+        let rotation = settings.rotation.clone().filter(|_| file.is_some()).map(Rotation::new);
+        Ok(Self { file: file.transpose()?, rotation })
     }
 
     fn write_all(mut self, lines: &Receiver<Message>, lost: &AtomicU64, reopen: &AtomicBool) {
+        self.begin();
         while let Ok(message) = lines.recv() {
             if reopen.swap(false, Ordering::Relaxed) {
                 self.reopen();
             }
             match message {
-                Message::Line(line) => self.write_line(&line, lost),
+                Message::Line(line) => {
+                    self.write_line(&line, lost);
+                    self.rotate();
+                }
                 Message::Flush(done) => {
                     let _ = done.send(());
                 }
             }
+        }
+    }
+
+    /// Learns how long the file is, and begins it anew if that is long already.
+    fn begin(&mut self) {
+        if let (Some((path, _)), Some(rotation)) = (&self.file, &mut self.rotation) {
+            rotation.begin(path);
+        }
+        self.rotate();
+    }
+
+    fn rotate(&mut self) {
+        let (Some((path, file)), Some(rotation)) = (&self.file, &mut self.rotation) else { return };
+        if let Some(Err(error)) = rotation.rotate_if_due(path, file) {
+            let line =
+                format!("(the log goes on in the same file: archiving it failed: {error})\n");
+            let _ = self.write(line.as_bytes());
         }
     }
 
@@ -154,18 +182,21 @@ impl Target {
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match self {
-            Self::Stderr => io::stderr().write_all(bytes),
-            Self::File { file, .. } => file.write_all(bytes),
+        let Some((_, file)) = &mut self.file else { return io::stderr().write_all(bytes) };
+        file.write_all(bytes)?;
+        if let Some(rotation) = &mut self.rotation {
+            rotation.count(bytes);
         }
+        Ok(())
     }
 
     /// A file that cannot be opened again leaves the old one in use.
     fn reopen(&mut self) {
-        if let Self::File { path, file } = self
+        if let Some((path, file)) = &mut self.file
             && let Ok(fresh) = open(path)
         {
             *file = fresh;
+            self.begin();
         }
     }
 }

@@ -196,7 +196,7 @@ const PASSED_OVER: [(&str, &str, &str); 11] = [
     (LOG_ROTATION, "max_log_lines_amount", ROTATION),
 ];
 const NETWORK: &str = "machines need no interface of the host";
-const ROTATION: &str = "have logrotate send SIGHUP, upon which the log is opened again";
+const ROTATION: &str = "set `lines_max`, `rotation` and `archive` in [log]";
 /// A section without settings of ours.
 const LOG_ROTATION: &str = "containers.log_rotation";
 
@@ -547,7 +547,7 @@ mod tests {
         let warnings: Vec<String> = load(text).warnings.iter().map(ToString::to_string).collect();
         assert_eq!(warnings.len(), 3, "{warnings:?}");
         assert!(warnings[0].contains("machines need no interface of the host"), "{warnings:?}");
-        assert!(warnings[2].contains("logrotate"), "{warnings:?}");
+        assert!(warnings[2].contains("`lines_max`"), "{warnings:?}");
     }
 
     #[test]

@@ -46,7 +46,11 @@ pub fn import(name: &str, text: &str) -> Result<String, Problems> {
     if !problems.is_empty() {
         return Err(problems);
     }
-    let mut made = Made::default();
+    let is_on = Value::One(Scalar::Switch(true));
+    let rotates = entries.iter().any(|entry| {
+        entry.section == "log_rotation" && entry.key == "enabled" && entry.value == is_on
+    });
+    let mut made = Made { rotates, ..Made::default() };
     for entry in &entries {
         made.take(entry);
     }
@@ -148,6 +152,8 @@ const SECTIONS: [&str; 7] = [
 
 #[derive(Debug, Default)]
 struct Made {
+    /// Whether the log is rotated.
+    rotates: bool,
     lines: Vec<(&'static str, String)>,
     notes: Vec<String>,
 }
@@ -165,6 +171,15 @@ impl Made {
             _ => return self.note(entry, "nothing is known of this section"),
         };
         match (section.as_str(), key.as_str(), value) {
+            ("log_rotation", "max_log_lines_amount", _) if self.rotates => {
+                self.put("log", "lines_max", value);
+            }
+            ("log_rotation", "action", _) if self.rotates => self.put("log", "rotation", value),
+            ("log_rotation", "log_archive_folder_path", _) if self.rotates => {
+                self.put("log", "archive", value);
+            }
+            ("log_rotation", "enabled", _) if self.rotates => {}
+            ("log_rotation", ..) => self.note(entry, "the log is not rotated"),
             ("server", "log_file_path", _) => self.put("log", "file", value),
             ("server", "pid_file_path", _) => self.put("paths", "pidfile", value),
             ("server", "rsa_keys_root_path", Value::One(Scalar::Text(folder))) => {
@@ -290,7 +305,8 @@ port_forwarding:
   port_range: [10000, 20000]
 log_rotation:
   enabled: True
-  action: archive
+  max_log_lines_amount: 3000
+  action: delete
 ip_filter:
   enabled: True
   denied_ip_list:
@@ -317,6 +333,8 @@ access_token:
         assert!(config.warnings.is_empty(), "{:?}", config.warnings);
         assert_eq!(config.log.file.as_deref(), Some(Path::new("/var/log/anweddol/server.txt")));
         assert_eq!(config.paths.pidfile.as_deref(), Some(Path::new("/etc/anweddol/server.pid")));
+        let rotation = config.log.rotation.unwrap();
+        assert_eq!((rotation.lines_max, rotation.archive), (3000, None));
         let containers = config.containers.unwrap();
         assert_eq!(containers.machines.memory_mb, 2048);
         assert_eq!(containers.machines.endpoint_password.expose(), "a#b$c");
@@ -326,7 +344,7 @@ access_token:
         let filter = containers.ip_filter.unwrap();
         assert!(filter.admits("10.0.0.2".parse().unwrap()));
         assert!(!filter.admits("10.0.0.3".parse().unwrap()));
-        for left_out in ["nat_interface_name", "server.user", "log_rotation.action", "wait_max_"] {
+        for left_out in ["nat_interface_name", "server.user", "wait_max_"] {
             assert!(page.contains(left_out), "{left_out} is named\n{page}");
         }
     }

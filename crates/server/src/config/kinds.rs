@@ -12,7 +12,7 @@ use wire::Secret;
 
 use super::containers::{Accelerator, OnShutdown, PortRange as Ports, TimeLimit};
 use super::spelling;
-use super::{AccessLog, IpNetwork, Level, LogFormat};
+use super::{AccessLog, IpNetwork, Level, LogFormat, RotationAction};
 use crate::tcp::ip_filter::IpRule;
 
 /// How a value is read.
@@ -171,6 +171,13 @@ pub(super) const FORMAT: Kind<LogFormat> =
     kind("text or json", |value, _| match line(value)?.to_ascii_lowercase().as_str() {
         "text" => Some(LogFormat::Text),
         "json" => Some(LogFormat::Json),
+        _ => None,
+    });
+
+pub(super) const ROTATION: Kind<RotationAction> =
+    kind("archive or delete", |value, _| match line(value)?.to_ascii_lowercase().as_str() {
+        "archive" => Some(RotationAction::Archive),
+        "delete" => Some(RotationAction::Delete),
         _ => None,
     });
 
@@ -375,6 +382,10 @@ shown! {
     Vec<IpNetwork>: |networks| networks.iter().map(|n| Value::from(n.to_string())).collect();
     Secret: |secret| secret.expose().into();
     Level: |level| level.name().into();
+    RotationAction: |action| match action {
+        RotationAction::Archive => "archive",
+        RotationAction::Delete => "delete",
+    }.into();
     LogFormat: |format| match format { LogFormat::Text => "text", LogFormat::Json => "json" }.into();
     AccessLog: |access| match access {
         AccessLog::Off => "off",

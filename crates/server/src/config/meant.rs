@@ -15,8 +15,8 @@ use super::source::{Document, canonical};
 use super::table as t;
 use super::value::Resolver;
 use super::{
-    Config, Cors, FileServer, Limits, Log, Network, Overrides, Paths, Python, TasksConfig, Tls,
-    containers, mask, parameters,
+    Config, Cors, FileServer, Limits, Log, LogRotation, Network, Overrides, Paths, Python,
+    RotationAction, TasksConfig, Tls, containers, mask, parameters,
 };
 
 /// What the document means; `None` when something is wrong with it, which is in `problems` then.
@@ -266,7 +266,29 @@ fn log(raw: &mut Raw<'_>, overrides: &Overrides) -> Option<Log> {
     let format = raw.read(&t::FORMAT);
     let file = raw.read_or(&t::LOG_FILE, overrides.log_file.clone());
     let access = raw.read(&t::ACCESS);
-    Some(Log { level: level?, format: format?, file, access: access? })
+    let lines_max = raw.read(&t::LOG_LINES_MAX);
+    let action = raw.read(&t::LOG_ROTATION);
+    let folder = raw.read(&t::LOG_ARCHIVE);
+    let folder = folder.or_else(|| file.as_deref().map(folder_of));
+    if let Some(folder) = &folder {
+        raw.amend(&t::LOG_ARCHIVE.row, folder);
+    }
+    let archive = folder.filter(|_| action == Some(RotationAction::Archive));
+    let lines_max = lines_max?;
+    let rotation = (lines_max > 0).then_some(LogRotation { lines_max, archive });
+    Some(Log {
+        level: level?,
+        format: format?,
+        file,
+        access: access?,
+        rotation: action.map(|_| rotation)?,
+    })
+}
+
+/// The folder that a file is in.
+fn folder_of(file: &Path) -> PathBuf {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    folder.unwrap_or(Path::new(".")).to_owned()
 }
 
 /// Every section as plugins see it.

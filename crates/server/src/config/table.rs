@@ -11,7 +11,7 @@ use wire::Secret;
 
 use super::containers::{Accelerator, OnShutdown, PortRange, TimeLimit};
 use super::kinds::{self, Documents, Kind, Range};
-use super::{AccessLog, IpNetwork, Level, LogFormat};
+use super::{AccessLog, IpNetwork, Level, LogFormat, RotationAction};
 use crate::tcp::ip_filter::IpRule;
 
 /// What is known about a setting, whatever its type.
@@ -98,7 +98,7 @@ pub(super) const ROOMS: [Room; 16] = [
         name: "containers",
         about: "Temporary machines: lent when there is this section. The keys of the older program's file keep their \
                 names, here and in the four sections below; those that have no meaning here (`nat_interface_name`, \
-                the whole of `log_rotation`, …) are passed over with a note. `gatehouse config import` makes this \
+                …) are passed over with a note. `gatehouse config import` makes this \
                 section of such a file.",
     },
     Room {
@@ -365,6 +365,12 @@ settings! {
         "For people, or one JSON object a line.";
     LOG_FILE: PathBuf = ["log"] "file", kinds::PATH, None, Start,
         "Instead of standard error. `-l FILE` wins. SIGHUP opens the same file again.";
+    LOG_LINES_MAX: u64 = ["log"] "lines_max", kinds::whole(0, 1_000_000_000), Some("0"), Start,
+        "Lines after which the file is begun anew. 0 is never.";
+    LOG_ROTATION: RotationAction = ["log"] "rotation", kinds::ROTATION, Some("archive"), Start,
+        "What becomes of what it held: `archive` keeps it as `archived_<date>_<time>.zip`, `delete` does not.";
+    LOG_ARCHIVE: PathBuf = ["log"] "archive", kinds::OWN_PATH, None, Start,
+        "Directory of such archives; made when it is not there. Without it that of the file.";
     ACCESS: AccessLog = ["log"] "access", kinds::ACCESS, Some("errors"), Hangup,
         "Which requests get a line: none, those answered with 5xx, all.";
 }
