@@ -8,6 +8,7 @@ use cli::CliError;
 use cli::connection::{Connection, ConnectionOptions, KEY_VARIABLE};
 use cli::plugin::PluginCommand;
 use plugins::python::package::Package;
+use server::announce::Announce;
 use server::config::{self, Config, Overrides};
 use server::site::{Origin, Source};
 use server::startup::{self, StartError};
@@ -72,15 +73,14 @@ fn serve(arguments: ServeArgs) -> ExitCode {
         level: arguments.level,
         bind: arguments.bind,
         port: arguments.port,
-        database: None,
+        ..Overrides::default()
     };
     let origin = match origin(arguments.ini_file, arguments.default, overrides) {
         Ok(origin) => origin,
         Err(message) => return complain(message),
     };
-    let options =
-        startup::Options { origin, watch: arguments.watch, show_hints: arguments.default };
-    run(&options)
+    let announce = if arguments.default { Announce::LinesAndHints } else { Announce::Lines };
+    run(&startup::Options { origin, watch: arguments.watch, announce })
 }
 
 fn serve_tasks(arguments: ServerArgs) -> ExitCode {
@@ -91,7 +91,7 @@ fn serve_tasks(arguments: ServerArgs) -> ExitCode {
         ..Overrides::default()
     };
     let origin = Origin { source: Source::Tasks, overrides };
-    run(&startup::Options { origin, watch: false, show_hints: false })
+    run(&startup::Options { origin, watch: false, announce: Announce::Lines })
 }
 
 fn run(options: &startup::Options) -> ExitCode {

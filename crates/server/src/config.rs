@@ -3,7 +3,7 @@
 //! Invariant: a [`Config`] is whole. A file with one mistake gives no `Config`, only [`Problems`].
 //! Not here: what was typed (`config/raw` and below).
 //!
-//! The way: text → `ini` or `toml_file` → `source::Document` → `value` (references and types) →
+//! The way: text → `ini` or `toml_file` (or `import`, then `toml_file`) → `source::Document` → `value` (references and types) →
 //! `raw` (each setting by its row of `table`) → `meant` → [`Config`].
 
 pub mod containers;
@@ -18,6 +18,7 @@ mod meant;
 #[cfg(test)]
 mod mutation_tests;
 mod network;
+mod older;
 mod parameters;
 mod problem;
 mod raw;
@@ -41,6 +42,7 @@ use wire::Secret;
 
 pub use document::page as document_page;
 pub use import::import;
+pub use older::Role;
 pub use problem::{Problem, Problems};
 pub use raw::{Effective, Origin};
 pub use show::{show, show_json};
@@ -59,6 +61,10 @@ pub struct Overrides {
     pub port: Option<u16>,
     /// The tasks' database, relative to the working directory.
     pub database: Option<PathBuf>,
+    /// Which part of the server this process is.
+    pub role: Role,
+    /// Whether the log is written to standard output as well.
+    pub log_to_stdout: bool,
 }
 
 /// Everything the server was told. Its `Debug` is that of [`show`]: without secrets.
@@ -66,6 +72,10 @@ pub struct Overrides {
 pub struct Config {
     /// The file it came from; `None` for the embedded default.
     pub file: Option<PathBuf>,
+    /// Whether the port of `[network]` is opened.
+    pub opens_http: bool,
+    /// `user` of the older program's file: whom a server that root starts is to be.
+    pub run_as: Option<String>,
     /// `[network]`.
     pub network: Network,
     /// `[limits]`.
@@ -263,6 +273,8 @@ pub struct Log {
     pub access: AccessLog,
     /// When the file is begun anew; `None`, with `lines_max` written 0 (the default), is never.
     pub rotation: Option<LogRotation>,
+    /// Whether lines go to standard output as well.
+    pub to_stdout: bool,
 }
 
 /// When the log file is begun anew, and what becomes of what it held.

@@ -3,6 +3,7 @@
 //! `startup` builds and runs everything; `site` is what requests and changes meet; `http` is the door.
 
 pub mod accounts;
+pub mod announce;
 pub mod config;
 pub mod containers;
 pub mod dispatch;

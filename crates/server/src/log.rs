@@ -121,6 +121,7 @@ struct Target {
     file: Option<(PathBuf, File)>,
     /// Where the file is begun anew now and then.
     rotation: Option<Rotation>,
+    to_stdout: bool,
 }
 
 impl Target {
@@ -132,7 +133,7 @@ impl Target {
             Ok::<_, io::Error>((path.to_owned(), open(path).map_err(named)?))
         });
         let rotation = settings.rotation.clone().filter(|_| file.is_some()).map(Rotation::new);
-        Ok(Self { file: file.transpose()?, rotation })
+        Ok(Self { file: file.transpose()?, rotation, to_stdout: settings.to_stdout })
     }
 
     fn write_all(mut self, lines: &Receiver<Message>, lost: &AtomicU64, reopen: &AtomicBool) {
@@ -143,6 +144,10 @@ impl Target {
             }
             match message {
                 Message::Line(line) => {
+                    if self.to_stdout {
+                        // The other place has the line, whoever reads here or does not.
+                        let _ = io::stdout().write_all(&line);
+                    }
                     self.write_line(&line, lost);
                     self.rotate();
                 }

@@ -3,7 +3,7 @@
 //! Invariant: sockets are bound before plugins are loaded and served after, so a port in use is told at
 //! once and the first request already meets every plugin.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::announce::Announce;
 use crate::config::{Config, Problems};
 use crate::dispatch::Dispatch;
 use crate::http::listener::Listener;
@@ -35,8 +36,8 @@ pub struct Options {
     pub origin: Origin,
     /// Whether changed files are reloaded by themselves.
     pub watch: bool,
-    /// Whether commands to try are printed.
-    pub show_hints: bool,
+    /// What is said on standard output.
+    pub announce: Announce,
 }
 
 /// Why the server did not start.
@@ -82,7 +83,8 @@ pub enum StartError {
 /// # Errors
 /// When it cannot start.
 pub fn run(options: &Options) -> Result<(), StartError> {
-    say(&format!("gatehouse {}, pid {}", env!("CARGO_PKG_VERSION"), std::process::id()));
+    let about = format!("gatehouse {}, pid {}", env!("CARGO_PKG_VERSION"), std::process::id());
+    options.announce.say(&about);
     let config = options.origin.read().map_err(StartError::Config)?;
     let log = log::start(&config.log).map_err(StartError::Log)?;
     for warning in &config.warnings {
@@ -106,12 +108,6 @@ fn runtime() -> io::Result<tokio::runtime::Runtime> {
     builder.enable_all().thread_name("gatehouse").build()
 }
 
-/// A line for whoever started the server. That nobody reads it is no reason to fail.
-fn say(line: &str) {
-    let mut out = io::stdout().lock();
-    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
-}
-
 async fn serve(
     options: &Options,
     config: Config,
@@ -119,7 +115,7 @@ async fn serve(
     log: log::Handle,
 ) -> Result<(), StartError> {
     let mut signals = Signals::listen()?;
-    let sockets = sockets::bind(&config.network.bind_to, config.network.port).await?;
+    let sockets = bind(&config).await?;
     warn_if_open(&config, &sockets);
     let package = Package::install().map_err(StartError::Package)?;
     let _pid_file = config.paths.pidfile.as_deref().map(write_pid_file).transpose()?;
@@ -143,7 +139,7 @@ async fn serve(
     let classic = serve_classic(&site, &lending_drain);
     let mut watch = start_watch(options, &site)?;
     let addresses = addresses(&site.config(), &sockets)?;
-    let mut doors = Doors::open(&site, sockets);
+    let mut doors = Doors::open(&site, sockets, options.announce);
     announce(options, &addresses, &outcome);
     loop {
         tokio::select! {
@@ -166,6 +162,14 @@ async fn serve(
         () = ended(&mut signals) => tracing::warn!("ended at once, without waiting for requests"),
     }
     Ok(())
+}
+
+/// The port of `[network]`, where this process has it.
+async fn bind(config: &Config) -> Result<Vec<TcpListener>, BindError> {
+    if !config.opens_http {
+        return Ok(Vec::new());
+    }
+    sockets::bind(&config.network.bind_to, config.network.port).await
 }
 
 fn write_pid_file(path: &Path) -> Result<PidFile, StartError> {
@@ -227,19 +231,13 @@ fn warn_if_open(config: &Config, sockets: &[TcpListener]) {
 }
 
 fn announce(options: &Options, addresses: &[String], outcome: &Outcome) {
-    tracing::info!(plugins = ?outcome.names, "ready on {}", addresses.join(" "));
-    for address in addresses {
-        say(&format!("listening on {address}"));
+    match addresses {
+        [] => tracing::info!("ready"),
+        addresses => tracing::info!(plugins = ?outcome.names, "ready on {}", addresses.join(" ")),
     }
     // Systemd, if it started us, may now start what depends on us.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    let Some(address) = addresses.first().filter(|_| options.show_hints) else { return };
-    say("\nTry, in another terminal:");
-    for name in outcome.names.iter().take(8) {
-        say(&format!("  curl {address}/{name}"));
-    }
-    say(&format!("  curl {address}/plugins"));
-    say(&format!("  curl {address}/reload/all\nEnd with Ctrl-C."));
+    options.announce.ready(addresses, &outcome.names);
 }
 
 /// Reads everything again. What cannot be used leaves the old in force, and the log says so.
@@ -295,6 +293,7 @@ async fn end(
 
 /// The sockets that are served, and the way to others.
 struct Doors {
+    announce: Announce,
     bound_to: (String, u16),
     drain: watch::Sender<Option<Duration>>,
     listeners: JoinSet<()>,
@@ -304,11 +303,12 @@ struct Doors {
 }
 
 impl Doors {
-    fn open(site: &Arc<Site>, sockets: Vec<TcpListener>) -> Self {
+    fn open(site: &Arc<Site>, sockets: Vec<TcpListener>, announce: Announce) -> Self {
         let config = site.config();
         let port = bound_port(&sockets).unwrap_or(config.network.port);
         let bound_to = (config.network.bind_to.clone(), port);
         let mut doors = Self {
+            announce,
             bound_to,
             drain: watch::Sender::new(None),
             listeners: JoinSet::new(),
@@ -339,6 +339,9 @@ impl Doors {
     async fn move_to(&mut self, site: &Arc<Site>) {
         let config = site.config();
         let wanted = (config.network.bind_to.clone(), config.network.port);
+        if !config.opens_http {
+            return;
+        }
         // Port 0 is content with whichever port there is.
         if wanted.0 == self.bound_to.0 && [0, self.bound_to.1].contains(&wanted.1) {
             return;
@@ -346,7 +349,7 @@ impl Doors {
         match sockets::bind(&wanted.0, wanted.1).await {
             Ok(sockets) => {
                 for address in addresses(&config, &sockets).unwrap_or_default() {
-                    say(&format!("listening on {address}"));
+                    self.announce.say(&format!("listening on {address}"));
                 }
                 let old = std::mem::replace(&mut self.drain, watch::Sender::new(None));
                 old.send_replace(Some(config.limits.drain_timeout));

@@ -1,7 +1,7 @@
 //! From a file to a [`Config`], or to everything that is wrong with it.
 //!
 //! Invariant: at most 1 MiB is read, and a mistake anywhere means no `Config`.
-//! Not here: what the text means.
+//! Not here: what the text means, and what the older program's file is in our words (`import`).
 
 use std::io::Read;
 use std::path::Path;
@@ -9,13 +9,14 @@ use std::path::Path;
 use super::problem::{Problem, Problems};
 use super::source::Document;
 use super::value::{Environment, Resolver};
-use super::{Config, Overrides, ini, meant, toml_file};
+use super::{Config, Overrides, import, ini, meant, older, toml_file};
 
 /// The longest configuration file.
 const FILE_BYTES_MAX: usize = 1 << 20;
 
 impl Config {
-    /// Reads the file at `path`: TOML when its name ends in `.toml`, else INI.
+    /// Reads the file at `path`: TOML when its name ends in `.toml`, the older program's YAML when it ends in `.yaml`
+    /// or `.yml`, else INI.
     ///
     /// # Errors
     ///
@@ -31,9 +32,14 @@ impl Config {
             Problems::from(Problem::of_file(&name, format!("cannot be read: {error}")))
         })?;
         let text = text(&name, &bytes)?;
-        let is_toml = path.extension().is_some_and(|end| end.eq_ignore_ascii_case("toml"));
-        let parse = if is_toml { toml_file::parse } else { ini::parse };
-        understand(parse, &name, text, Some(path), overrides, environment)
+        let ends_in = |end: &str| path.extension().is_some_and(|it| it.eq_ignore_ascii_case(end));
+        if ends_in("yaml") || ends_in("yml") {
+            return understand_older(&name, text, path, overrides, environment);
+        }
+        let parse = if ends_in("toml") { toml_file::parse } else { ini::parse };
+        let mut config = understand(parse, &name, text, Some(path), overrides, environment)?;
+        older::narrow(&mut config, overrides.role, false);
+        Ok(config)
     }
 
     /// Reads INI `text` that is no file, shown as `name` in messages.
@@ -52,10 +58,29 @@ impl Config {
     }
 }
 
-type Parse = fn(&str, &str, &mut Problems) -> Document;
+/// The older program's file: the page that `import` makes of it, in the lines and words of that file.
+fn understand_older(
+    name: &str,
+    text: &str,
+    path: &Path,
+    overrides: &Overrides,
+    environment: &Environment,
+) -> Result<Config, Problems> {
+    let imported = import::convert(name, text, overrides.role)?;
+    let parse = |name: &str, page: &str, problems: &mut Problems| {
+        let mut document = toml_file::parse(name, page, problems);
+        imported.give_lines(&mut document);
+        document
+    };
+    let understood = understand(parse, name, &imported.page, Some(path), overrides, environment);
+    let mut config = understood.map_err(|problems| imported.in_its_words(problems))?;
+    config.run_as = imported.user;
+    older::narrow(&mut config, overrides.role, true);
+    Ok(config)
+}
 
 fn understand(
-    parse: Parse,
+    parse: impl FnOnce(&str, &str, &mut Problems) -> Document,
     name: &str,
     text: &str,
     file: Option<&Path>,

@@ -49,6 +49,8 @@ pub(super) fn config(
     let Raw { warnings, effective, .. } = raw;
     Some(Config {
         file: file.map(Path::to_owned),
+        opens_http: true,
+        run_as: None,
         network: network?,
         limits: limits?,
         paths: Paths { plugins: plugins?, pidfile },
@@ -282,6 +284,7 @@ fn log(raw: &mut Raw<'_>, overrides: &Overrides) -> Option<Log> {
         file,
         access: access?,
         rotation: action.map(|_| rotation)?,
+        to_stdout: overrides.log_to_stdout,
     })
 }
 

@@ -425,6 +425,7 @@ fn the_command_line_wins() {
         bind: Some("::".into()),
         port: Some(0),
         database: Some("t.db".into()),
+        ..Overrides::default()
     };
     let config = Config::embedded("f", "[network]\nport=81\n", &overrides, &|_| None).unwrap();
     assert_eq!((config.network.port, config.network.bind_to.as_str()), (0, "::"));
