@@ -33,6 +33,8 @@ pub(crate) enum Task {
     Dispatch(DispatchCommand),
     /// Look after the keys and access tokens of the container protocol.
     Container(ContainerArgs),
+    /// Do what the program `anwdlserver` does.
+    Older(Box<anwdlserver::Call>),
 }
 
 /// One self-hosted server: drop a plugin into a folder, get an authenticated HTTP endpoint.
@@ -323,7 +325,7 @@ pub(crate) fn parse() -> Result<Task, Complaint> {
         return dutserver::parse(&std::env::args_os().skip(1).collect::<Vec<_>>());
     }
     if called_as == "anwdlserver" {
-        return anwdlserver::parse(&std::env::args_os().skip(1).collect::<Vec<_>>());
+        return Ok(Task::Older(Box::new(anwdlserver::parse(std::env::args_os()))));
     }
     if called_as == "pserve" {
         let pserve = Pserve::parse();

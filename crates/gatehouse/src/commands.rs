@@ -34,6 +34,7 @@ impl Task {
             Self::Image(arguments) => arguments.run(),
             Self::Dispatch(command) => command.main(&configured_if_any),
             Self::Container(command) => command.run(&|file| read(file, false)),
+            Self::Older(call) => call.run(),
         }
     }
 }
@@ -52,7 +53,7 @@ fn print(text: impl std::fmt::Display) -> ExitCode {
 }
 
 /// The file that is meant: the one that was named, else a usual one in this directory.
-fn find_file(named: Option<PathBuf>) -> Result<PathBuf, String> {
+pub(crate) fn find_file(named: Option<PathBuf>) -> Result<PathBuf, String> {
     let usual = || USUAL_FILES.iter().map(PathBuf::from).find(|path| path.is_file());
     named.or_else(usual).ok_or_else(|| {
         format!(

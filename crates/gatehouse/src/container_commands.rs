@@ -17,9 +17,9 @@ use server::tcp::access_tokens::TokenEntry;
 use crate::arguments::{ContainerArgs, ContainerOptions, KeysCommand, TokenCommand};
 
 /// What a command says: for people, and for programs.
-struct Done {
-    text: String,
-    data: Value,
+pub(crate) struct Done {
+    pub(crate) text: String,
+    pub(crate) data: Value,
 }
 
 /// Reads the configuration, of the file that is named or found.
@@ -48,7 +48,8 @@ impl ContainerArgs {
         }
     }
 
-    fn outcome(&self, containers: &Containers) -> Result<Done, String> {
+    /// Does it with the files of this configuration.
+    pub(crate) fn outcome(&self, containers: &Containers) -> Result<Done, String> {
         match self {
             Self::Keys(command) => keys(command, containers).map_err(|error| error.to_string()),
             Self::Token(command) => {
@@ -59,10 +60,12 @@ impl ContainerArgs {
     }
 }
 
+/// Why there is nothing to do.
+pub(crate) const WITHOUT: &str = "the configuration has no section [containers]: nothing is lent";
+
 /// The section that tells where the files are.
 fn containers(file: Option<PathBuf>, read: Read<'_>) -> Result<Containers, String> {
-    let without = "the configuration has no section [containers]: nothing is lent";
-    read(file)?.containers.ok_or_else(|| without.to_owned())
+    read(file)?.containers.ok_or_else(|| WITHOUT.to_owned())
 }
 
 fn keys(
@@ -145,7 +148,8 @@ fn end(outcome: Result<Done, String>, as_json: bool) -> ExitCode {
     }
 }
 
-fn said(status: &str, message: &str, data: &Value) -> String {
+/// The documented shape.
+pub(crate) fn said(status: &str, message: &str, data: &Value) -> String {
     json!({ "status": status, "message": message, "data": data }).to_string()
 }
 

@@ -6,6 +6,7 @@
 
 mod agent;
 mod answers;
+mod anwdlserver;
 mod auth;
 mod commands;
 mod control;
