@@ -11,7 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest;
 use ring::rand::{SecureRandom as _, SystemRandom};
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, TransactionBehavior};
 use wire::Secret;
 
 /// The tables that programs have made: of the servers since 2.0, and of those before.
@@ -91,13 +91,16 @@ impl AccessTokens {
         make_private(&self.path)
             .map_err(|source| TokenError::File { path: self.path.clone(), source })?;
         self.with_writer(|connection| {
-            let table = own_table(connection)?;
+            let transaction =
+                rusqlite::Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+            let table = own_table(&transaction)?;
+            let id = next_id(&transaction, table)?;
             let created_at = now();
             let sql = format!(
-                "INSERT INTO {table} (CreationTimestamp, AccessToken, Enabled) VALUES (?, ?, ?)"
+                "INSERT INTO {table} (EntryID, CreationTimestamp, AccessToken, Enabled) VALUES (?, ?, ?, ?)"
             );
-            connection.execute(&sql, (created_at, hashed(&token), is_enabled))?;
-            let id = connection.last_insert_rowid();
+            transaction.execute(&sql, (id, created_at, hashed(&token), is_enabled))?;
+            transaction.commit()?;
             Ok((TokenEntry { id, created_at, is_enabled }, token.clone()))
         })
     }
@@ -111,19 +114,16 @@ impl AccessTokens {
             return Ok(Vec::new());
         }
         self.with_writer(|connection| {
-            let mut entries = Vec::new();
-            for table in tables(connection)? {
-                let sql = format!("SELECT EntryID, CreationTimestamp, Enabled FROM {table}");
-                let mut statement = connection.prepare(&sql)?;
-                let rows = statement.query_map([], |row| {
-                    let is_enabled: i64 = row.get(2)?;
-                    let (id, created_at) = (row.get(0)?, row.get(1)?);
-                    Ok(TokenEntry { id, created_at, is_enabled: is_enabled != 0 })
-                })?;
-                entries.extend(rows.collect::<Result<Vec<_>, _>>()?);
-            }
-            entries.sort_by_key(|entry| entry.id);
-            Ok(entries)
+            let Some(table) = table(connection)? else { return Ok(Vec::new()) };
+            let sql =
+                format!("SELECT EntryID, CreationTimestamp, Enabled FROM {table} ORDER BY EntryID");
+            let mut statement = connection.prepare(&sql)?;
+            let rows = statement.query_map([], |row| {
+                let is_enabled: i64 = row.get(2)?;
+                let (id, created_at) = (row.get(0)?, row.get(1)?);
+                Ok(TokenEntry { id, created_at, is_enabled: is_enabled != 0 })
+            })?;
+            rows.collect()
         })
     }
 
@@ -149,11 +149,8 @@ impl AccessTokens {
             return Err(TokenError::NoEntry(id));
         }
         let changed = self.with_writer(|connection| {
-            let mut changed = 0;
-            for table in tables(connection)? {
-                changed += connection.execute(&sql(table), [id])?;
-            }
-            Ok(changed)
+            let Some(table) = table(connection)? else { return Ok(0) };
+            connection.execute(&sql(table), [id])
         })?;
         if changed == 0 { Err(TokenError::NoEntry(id)) } else { Ok(()) }
     }
@@ -237,32 +234,41 @@ pub(super) async fn admit(
 }
 
 fn look_up(connection: &Connection, hash: &str) -> rusqlite::Result<Option<i64>> {
-    for table in tables(connection)? {
-        let sql = format!("SELECT EntryID FROM {table} WHERE AccessToken = ? AND Enabled <> 0");
-        let id = connection.prepare_cached(&sql)?.query_row([hash], |row| row.get(0)).optional()?;
-        if id.is_some() {
-            return Ok(id);
+    let Some(table) = table(connection)? else { return Ok(None) };
+    let sql = format!("SELECT EntryID FROM {table} WHERE AccessToken = ? AND Enabled <> 0");
+    connection.prepare_cached(&sql)?.query_row([hash], |row| row.get(0)).optional()
+}
+
+/// The table that is in force: the newest that the file has. A server that has changed to a newer one never looked at the
+/// older again, and its entries have numbers of their own.
+fn table(connection: &Connection) -> rusqlite::Result<Option<&'static str>> {
+    let sql = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = ?";
+    let mut statement = connection.prepare_cached(sql)?;
+    for table in TABLES {
+        if statement.query_row([table], |row| row.get::<_, i64>(0))? > 0 {
+            return Ok(Some(table));
         }
     }
     Ok(None)
 }
 
-/// Those of the known tables that the file has.
-fn tables(connection: &Connection) -> rusqlite::Result<Vec<&'static str>> {
-    let sql = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = ?";
-    let mut statement = connection.prepare_cached(sql)?;
-    let mut found = Vec::new();
-    for table in TABLES {
-        if statement.query_row([table], |row| row.get::<_, i64>(0))? > 0 {
-            found.push(table);
-        }
+/// A number that no entry has had: machines know their owner by it. The last one is kept where SQLite keeps a number for
+/// whoever wants one, since what is deleted leaves no trace in the table.
+fn next_id(connection: &Connection, table: &str) -> rusqlite::Result<i64> {
+    let sql = format!("SELECT coalesce(max(EntryID), 0) FROM {table}");
+    let last: i64 = connection.query_row(&sql, [], |row| row.get(0))?;
+    let kept: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let id = last.max(kept).saturating_add(1);
+    // Beyond what that number can hold, those of the table go on alone.
+    if i32::try_from(id).is_ok() {
+        connection.pragma_update(None, "user_version", id)?;
     }
-    Ok(found)
+    Ok(id)
 }
 
 /// The table that entries are added to; made where there is none.
 fn own_table(connection: &Connection) -> rusqlite::Result<&'static str> {
-    if let Some(table) = tables(connection)?.first() {
+    if let Some(table) = table(connection)? {
         return Ok(table);
     }
     let table = TABLES[0];
@@ -327,7 +333,9 @@ mod tests {
         tokens.delete(1).unwrap();
         assert_eq!(tokens.find(&token).unwrap(), None);
         assert!(matches!(tokens.delete(1), Err(TokenError::NoEntry(1))));
-        assert_eq!(tokens.find(&tokens.add(false).unwrap().1).unwrap(), None);
+        let (entry, disabled) = tokens.add(false).unwrap();
+        assert_eq!(tokens.find(&disabled).unwrap(), None);
+        assert_eq!(entry.id, 2, "its number was somebody else's");
     }
 
     #[test]
@@ -358,6 +366,12 @@ mod tests {
         assert_eq!(tokens.find(&token).unwrap(), Some(7));
         assert_eq!(tokens.add(true).unwrap().0.id, 8);
         assert_eq!(tokens.list().unwrap().len(), 2);
+        // Once there is a newer table, only that one counts: its numbers are others' in the older.
+        let newer = "CREATE TABLE AnweddolServerAccessTokenTable AS SELECT * FROM AnweddolAccessTokenTable WHERE 0";
+        old.execute_batch(newer).unwrap();
+        assert_eq!(tokens.find(&token).unwrap(), None);
+        assert!(matches!(tokens.delete(7), Err(TokenError::NoEntry(7))));
+        assert_eq!((tokens.list().unwrap().len(), tokens.add(true).unwrap().0.id), (0, 9));
         // Another file in its place is seen.
         std::fs::remove_file(&path).unwrap();
         assert_eq!(tokens.find(&token).unwrap(), None);
