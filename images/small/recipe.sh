@@ -1,4 +1,4 @@
-# The small image: kernel, busybox, dropbear and the agent, all in memory.
+# The small image: kernel, busybox, dropbear, an SFTP server and the agent, all in memory.
 # shellcheck shell=sh disable=SC2154
 
 # A panic resets at once, and a reset ends the machine. On a busy host the emulated timer may be late, and the kernel
@@ -10,6 +10,8 @@ modules="virtio_pci virtio_net virtio_console virtio-rng af_packet pvpanic-mmio 
 
 # shellcheck source=images/small/dropbear.sh
 . "$here/small/dropbear.sh"
+# shellcheck source=images/small/sftp.sh
+. "$here/small/sftp.sh"
 
 make_root() {
     root=$work/root
@@ -31,6 +33,8 @@ make_root() {
     build_dropbear "$root/usr/sbin/dropbear"
     ln -s ../sbin/dropbear "$root/usr/bin/dropbearkey"
     ln -s ../sbin/dropbear "$root/usr/bin/scp"
+    # Where dropbear was told that it is.
+    build_sftp_server "$root/usr/lib/sftp-server"
     compile "$root/usr/sbin/gatehouse-guest" "$here"/agent/*.c
     compile "$root/usr/bin/sudo" "$here/small/sudo.c"
     # shellcheck disable=SC2086

@@ -226,6 +226,27 @@ fn write_ways(lender: &Lender, created: &Value) {
     lender.write("ssh_config", config);
 }
 
+/// Sends a file to the machine and fetches it, by `scp` and by `sftp`, each by another way.
+fn copy_both_ways(lender: &Lender) {
+    // More than a packet or a window of SSH holds, and bytes of every value.
+    let content: Vec<u8> = (0..150_000_u32).flat_map(u32::to_le_bytes).collect();
+    lender.write("sent", &content);
+    let folder = lender.path(".");
+    let there = ["-F", "ssh_config", "-J", "gateway", "sent", "machine:kept"];
+    let copied = e2e::run(Path::new("scp"), &there, &folder);
+    assert_eq!(copied.code, Some(0), "{copied:?}");
+    let back = ["-F", "ssh_config", "gateway:kept", "by_scp"];
+    let copied = e2e::run(Path::new("scp"), &back, &folder);
+    assert_eq!(copied.code, Some(0), "{copied:?}");
+    let batch = "put sent also\nrename also moved\nget moved by_sftp\n";
+    let arguments = ["-F", "ssh_config", "-b", "-", "gateway"];
+    let copied = run_reading(Path::new("sftp"), &arguments, &folder, batch);
+    assert_eq!(copied.code, Some(0), "{copied:?}");
+    for name in ["by_scp", "by_sftp"] {
+        assert!(fs::read(lender.path(name)).unwrap() == content, "{name} is another file");
+    }
+}
+
 #[test]
 fn openssh_enters_a_machine_through_the_gateway() {
     let lender = Lender::start(|setup| setup);
@@ -248,6 +269,7 @@ fn openssh_enters_a_machine_through_the_gateway() {
 
     let jump = ssh(&lender, &["-J", "gateway", "machine", "id -un"]);
     assert_eq!((jump.code, jump.stdout.as_str()), (Some(0), user.as_str()), "{jump:?}");
+    copy_both_ways(&lender);
 
     // The certificate is for one machine; two are called `web`, so that nobody is meant.
     let other = foreign["machine"]["id"].as_str().unwrap();

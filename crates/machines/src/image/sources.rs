@@ -45,6 +45,7 @@ const FILES: &[(&str, &str)] = embedded![
     "small/root/etc/shells",
     "small/root/sbin/poweroff",
     "small/root/usr/share/udhcpc/default.script",
+    "small/sftp.sh",
     "small/sudo.c",
 ];
 
