@@ -10,6 +10,7 @@ mod accelerator;
 mod agent_socket;
 mod cgroup;
 mod command;
+mod iso9660;
 mod launch;
 mod orphans;
 mod overlay;

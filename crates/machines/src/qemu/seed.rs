@@ -3,23 +3,18 @@
 //! Invariant: what is written says nothing that is not known to everybody: the endpoint's password is open until the
 //! machine is lent, when the guest is set up and the endpoint locked. The machine's network is closed until then.
 //!
-//! Not here: the image of that CD is made by a program that is installed for it.
+//! Not here: the form of the CD (`iso9660`), and how the guest gets it (`command`).
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
 use super::command::SEED;
-use super::process::{self, Launch};
-use super::program::find;
+use super::iso9660;
 use crate::hypervisor::HypervisorError;
 use crate::qemu::launch::failed;
 
-/// Programs that make a CD's image, with the arguments that make them understand the same ones.
-const PROGRAMS: [(&str, &[&str]); 3] =
-    [("xorriso", &["-as", "mkisofs"]), ("genisoimage", &[]), ("mkisofs", &[])];
-/// How long that may take.
-const LIMIT: Duration = Duration::from_secs(30);
+/// What cloud-init knows the CD by.
+const VOLUME: &str = "cidata";
 
 /// The user of the endpoint: `endpoint` with the same word as its password, who may run the one script.
 const USER_DATA: &str = r#"#cloud-config
@@ -59,35 +54,25 @@ write_files:
 /// Writes the CD's image into a machine's folder.
 ///
 /// # Errors
-/// When no program for it is installed, or it fails.
-pub(super) async fn make(folder: &Path, name: &str) -> Result<(), HypervisorError> {
-    let found = PROGRAMS.iter().find_map(|(name, first)| Some((find(Path::new(name))?, *first)));
-    let Some((program, first)) = found else {
-        let why = "cloud images need xorriso or genisoimage to be told about their user; neither is installed";
-        return Err(HypervisorError::Unusable(why.to_owned()));
-    };
-    let data = folder.join("seed");
-    fs::create_dir_all(&data).map_err(|error| failed("making", &data, error))?;
+/// When it cannot be written.
+pub(super) fn make(folder: &Path, name: &str) -> Result<(), HypervisorError> {
     let meta = format!("instance-id: {name}\nlocal-hostname: {name}\n");
-    for (name, text) in [("user-data", USER_DATA), ("meta-data", &meta)] {
-        let path = data.join(name);
-        fs::write(&path, text).map_err(|error| failed("writing", &path, error))?;
-    }
-    let rest = ["-quiet", "-volid", "cidata", "-joliet", "-rock", "-output", SEED, "seed"];
-    let arguments: Vec<String> = first.iter().chain(&rest).map(|&text| text.to_owned()).collect();
-    let launch = Launch { program: &program, arguments: &arguments, directory: folder, user: None };
-    process::run(launch, LIMIT).await.map_err(|error| HypervisorError::Start(error.to_string()))?;
-    Ok(())
+    let files = [("user-data", USER_DATA), ("meta-data", &meta)];
+    let image = iso9660::image(VOLUME, &files).ok_or_else(|| {
+        HypervisorError::Unusable(format!("the seed of {name} does not fit onto its CD"))
+    })?;
+    let path = folder.join(SEED);
+    fs::write(&path, image).map_err(|error| failed("writing", &path, error))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn the_cd_is_found_by_its_name_and_holds_both_files() {
+    #[test]
+    fn the_cd_is_found_by_its_name_and_holds_both_files() {
         let folder = tempfile::tempdir().unwrap();
-        make(folder.path(), "gatehouse-1").await.unwrap();
+        make(folder.path(), "gatehouse-1").unwrap();
         let image = fs::read(folder.path().join(SEED)).unwrap();
         // A CD's description is in its 17th block; the volume's name is 40 bytes into it.
         assert_eq!(&image[16 * 2048 + 1..][..5], b"CD001");

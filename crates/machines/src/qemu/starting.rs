@@ -209,7 +209,7 @@ impl Qemu {
             overlay::make(plan.directory, disk, plan.disk.size_mb, self.settings.user).await?;
         }
         if *nocloud && !matches!(plan.memory, Memory::Clone(_)) {
-            seed::make(plan.directory, plan.name).await?;
+            seed::make(plan.directory, plan.name)?;
         }
         Ok(())
     }
