@@ -118,12 +118,7 @@ pub(super) fn arguments(plan: &Plan<'_>) -> Vec<String> {
 }
 
 fn machine(list: &mut List, plan: &Plan<'_>) {
-    let cd = match plan.media {
-        Media::Kernel { .. } => false,
-        Media::Iso(_) => true,
-        Media::Disk { nocloud, .. } => *nocloud,
-    };
-    let sata = if cd { "on" } else { "off" };
+    let sata = if matches!(plan.media, Media::Iso(_)) { "on" } else { "off" };
     let backend = if plan.memory == Memory::Own { "" } else { ",memory-backend=mem0" };
     let machine = &plan.program.machine;
     list.pair(
@@ -166,7 +161,14 @@ fn media(list: &mut List, plan: &Plan<'_>) {
                 list.pair("-append", format!("{cmdline} {rest}").trim());
             }
         }
-        Media::Iso(iso) => cd(list, "cd0", &escaped(iso)),
+        Media::Iso(iso) => {
+            let file = escaped(iso);
+            list.pair(
+                "-drive",
+                format_args!("if=none,id=cd0,media=cdrom,format=raw,readonly=on,file={file}"),
+            );
+            list.pair("-device", "ide-cd,bus=ide.0,drive=cd0");
+        }
         Media::Disk { disk, nocloud } => {
             // Where there is no overlay, changes go to a temporary file in the machine's folder that is gone with the
             // process.
@@ -188,7 +190,12 @@ fn media(list: &mut List, plan: &Plan<'_>) {
                     Memory::Clone(template) => escaped(&template.join(SEED)),
                     Memory::Own | Memory::Template => SEED.to_owned(),
                 };
-                cd(list, "cd0", &seed);
+                // No CD: the kernels of some cloud images, Debian's among them, know no drive for it on this machine.
+                list.pair(
+                    "-drive",
+                    format_args!("if=none,id=seed0,format=raw,readonly=on,file={seed}"),
+                );
+                list.pair("-device", "virtio-blk-pci,drive=seed0");
             }
         }
     }
@@ -200,14 +207,6 @@ fn limits(disk: Disk) -> String {
         .filter(|(_, limit)| *limit > 0)
         .map(|(what, limit)| format!(",throttling.{what}-total={limit}"))
         .collect()
-}
-
-fn cd(list: &mut List, id: &str, file: &str) {
-    list.pair(
-        "-drive",
-        format_args!("if=none,id={id},media=cdrom,format=raw,readonly=on,file={file}"),
-    );
-    list.pair("-device", format_args!("ide-cd,bus=ide.0,drive={id}"));
 }
 
 /// A path inside a list of options, where a comma ends a value.
@@ -367,10 +366,10 @@ mod tests {
             Accelerator::Tcg,
             &Media::Disk { disk: "/i/d.qcow2".into(), nocloud: true },
             Memory::Own,
-            "-machine pc-q35-10.0,vmport=off,smbus=off,graphics=off,sata=on -accel tcg,tb-size=128 -cpu max -smp 2 -m 512",
+            "-machine pc-q35-10.0,vmport=off,smbus=off,graphics=off,sata=off -accel tcg,tb-size=128 -cpu max -smp 2 -m 512",
             "-drive if=none,id=disk0,format=qcow2,discard=unmap,snapshot=on,file=/i/d.qcow2 \
              -device virtio-blk-pci,drive=disk0 \
-             -drive if=none,id=cd0,media=cdrom,format=raw,readonly=on,file=seed.iso -device ide-cd,bus=ide.0,drive=cd0",
+             -drive if=none,id=seed0,format=raw,readonly=on,file=seed.iso -device virtio-blk-pci,drive=seed0",
         );
         check(
             (10, 0),
