@@ -66,10 +66,34 @@ failure identity_hostname(const char *name) {
     return file_replace("/etc/hosts", text, (size_t)size, 0644);
 }
 
+static int is_machine_id(const char *text) {
+    return strlen(text) == 32 && strspn(text, "0123456789abcdef") == 32;
+}
+
+/* The journal is kept, and looked for, in a folder that has the machine's id for a name. Its keeper runs already and
+ * goes on with the old name; by the new one readers find the same folder. Where there is no journal, nothing is done. */
+static void keep_journal(const char *old, const char *id) {
+    static const char *const journals[] = {"/run/log/journal", "/var/log/journal"};
+    char path[64];
+    struct stat folder;
+    for (size_t i = 0; i < sizeof journals / sizeof *journals; i++) {
+        snprintf(path, sizeof path, "%s/%s", journals[i], old);
+        if (lstat(path, &folder) != 0)
+            continue;
+        snprintf(path, sizeof path, "%s/%s", journals[i], id);
+        (void)!symlink(old, path);
+    }
+}
+
 failure identity_machine_id(const char *id) {
-    char text[34];
-    if (strlen(id) != 32 || strspn(id, "0123456789abcdef") != 32)
+    char text[34], old[34];
+    if (!is_machine_id(id))
         return "bad machine id";
+    if (file_read("/etc/machine-id", old, sizeof old) == 33 && old[32] == '\n') {
+        old[32] = '\0';
+        if (is_machine_id(old) && strcmp(old, id) != 0)
+            keep_journal(old, id);
+    }
     int size = snprintf(text, sizeof text, "%s\n", id);
     return file_replace("/etc/machine-id", text, (size_t)size, 0444);
 }
