@@ -96,7 +96,7 @@ make_initrd() {
 
 make_disk() {
     step "making the disk"
-    mke2fs -q -t ext4 -L root -E root_owner=0:0 -d "$root" "$work/root.ext4" "$((disk_mb - boot_mb - 2))M"
+    mke2fs -q -t ext4 -L root -E root_owner=0:0 -d "$root" "$work/root.ext4" "$((disk_mb - boot_mb - 2))M" >/dev/null
     mkfs.vfat -n BOOT -C "$work/boot.fat" "$((boot_mb * 1024))" >/dev/null
     cat >"$work/syslinux.cfg" <<EOF
 DEFAULT gatehouse
@@ -142,7 +142,8 @@ recipe() {
     make_initrd "$work/initrd"
     make_disk
     step "making the ISO"
-    mksquashfs "$root" "$work/root.squashfs" -comp zstd -noappend -quiet -no-progress >/dev/null
+    mksquashfs "$root" "$work/root.squashfs" -comp zstd -noappend -quiet -no-progress >"$work/squashfs.log" 2>&1 ||
+        { cat "$work/squashfs.log" >&2; fail "cannot pack the live system"; }
     make_initrd "$work/initrd-live" "$work/root.squashfs"
     make_iso "$made/image.iso" "$vmlinuz" "$work/initrd-live" "$cmdline_common"
     cat >"$made/image.toml.head" <<EOF

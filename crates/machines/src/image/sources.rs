@@ -21,6 +21,7 @@ const FILES: &[(&str, &str)] = embedded![
     "debian.sh",
     "debian/init",
     "debian/recipe.sh",
+    "debian/root/etc/default/locale",
     "debian/root/etc/modules-load.d/gatehouse.conf",
     "debian/root/etc/network/interfaces",
     "debian/root/etc/ssh/sshd_config.d/gatehouse.conf",
