@@ -59,13 +59,16 @@ impl AgentSocket {
         Self { path, state: Mutex::new(State::Unknown) }
     }
 
-    /// Waits until the agent is there; the caller sets the limit. Asks once, and begins anew when that was lost.
+    /// Waits until the agent is there; the caller sets the limit. Asks once, and begins anew when that was lost. An agent
+    /// that gives no sign of life is not there yet: its guest may need minutes to boot.
     pub(super) async fn hello(&self, lost_after: Duration) -> io::Result<()> {
         loop {
             match timeout(lost_after, self.exchange(b"hello\n")).await {
+                Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => {}
                 Ok(answer) => return answer.map(drop),
-                Err(_) => tracing::debug!("the guest's agent is asked again"),
+                Err(_) => {}
             }
+            tracing::debug!("the guest's agent is asked again");
         }
     }
 
@@ -237,6 +240,29 @@ mod tests {
             agent.ask(&request("two\nlines")).await.unwrap_err().kind(),
             io::ErrorKind::InvalidInput
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_is_waited_for_however_long_its_guest_boots() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("agent.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let mut guest = JoinSet::new();
+        guest.spawn(async move {
+            // Nobody reads on the first lines in the guest; those who ask give them up.
+            for _ in 0..3 {
+                let (mut line, _) = listener.accept().await.unwrap();
+                line.read_to_end(&mut Vec::new()).await.unwrap();
+            }
+            let (mut line, _) = listener.accept().await.unwrap();
+            line.read_exact(&mut [0; RESYNCHRONISE.len()]).await.unwrap();
+            line.write_all(b"error unknown\nok gatehouse-agent 1\n").await.unwrap();
+            line.read_exact(&mut [0; 6]).await.unwrap();
+            line.write_all(b"ok gatehouse-agent 1\n").await.unwrap();
+        });
+        let agent = AgentSocket::fresh(path).await.unwrap();
+        agent.hello(Duration::from_secs(30)).await.unwrap();
+        guest.join_next().await.unwrap().unwrap();
     }
 
     #[tokio::test(start_paused = true)]
