@@ -145,7 +145,7 @@ pub async fn set_up_by_shell(
 }
 
 /// Whether `name` can be said in a request and in a command line alike.
-fn check_user(name: &str, max: usize) -> Result<(), GuestError> {
+pub(crate) fn check_user(name: &str, max: usize) -> Result<(), GuestError> {
     let fits = (1..=max).contains(&name.len()) && !name.starts_with('-');
     let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
     if fits && is_plain { Ok(()) } else { Err(GuestError::UserName { max }) }

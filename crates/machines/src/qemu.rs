@@ -46,6 +46,7 @@ use self::program::Program;
 use self::qmp::Qmp;
 use self::snapshot::Snapshots;
 use self::vm::QemuVm;
+use crate::guest::ssh::{self, Login};
 use crate::hypervisor::{Boot, Hypervisor, HypervisorError, Later, Start, Started, Vm};
 use crate::image::Image;
 use crate::machine::MachineId;
@@ -85,6 +86,8 @@ pub struct QemuSettings {
     pub disk_bytes_per_second: u64,
     /// The most readings and writings; 0 for no limit.
     pub disk_operations_per_second: u64,
+    /// The user by which guests without an agent of ours are set up, and where their SSH server listens until then.
+    pub endpoint: Login,
     /// How long a guest may take to boot.
     pub ready_within: Duration,
 }
@@ -161,7 +164,7 @@ impl Qemu {
                     folder,
                     group: Group::of(&format!("gatehouse-{}", boot.id)),
                 };
-                return Ok(Some(Arc::new(QemuVm::new(running, network, agent))));
+                return Ok(Some(Arc::new(QemuVm::new(running, network, agent, ssh::PORT))));
             }
             Ok(Ok((.., status))) => format!("it is in the state {status}"),
             Ok(Err(error)) => error.to_string(),

@@ -8,15 +8,22 @@
 use std::fs;
 use std::path::Path;
 
+use serde_json::Value;
+use wire::Secret;
+
 use super::command::SEED;
 use super::iso9660;
+use crate::guest::check_user;
+use crate::guest::ssh::{Login, Proof};
 use crate::hypervisor::HypervisorError;
 use crate::qemu::launch::failed;
 
+/// The longest name of a user, as useradd(8) has it.
+const USER_CHARS_MAX: usize = 32;
 /// What cloud-init knows the disk by.
 const VOLUME: &str = "cidata";
 
-/// The user of the endpoint, `endpoint` with the same word as its password, who may run the one script. Passwords must
+/// The user of the endpoint, who may run the one script; `USER` and `PASSWORD` stand for what is configured. Passwords must
 /// be good from the SSH server's first moment on: who is refused then is not asked again. `ssh_pwauth` alone is looked at
 /// later; it finds its file as it would write it, and does not restart the SSH server of a machine that is lent already.
 const USER_DATA: &str = r#"#cloud-config
@@ -25,9 +32,9 @@ ssh_deletekeys: true
 ssh_genkeytypes: [ed25519, ecdsa]
 manage_etc_hosts: localhost
 users:
-  - name: endpoint
+  - name: USER
     lock_passwd: false
-    plain_text_passwd: endpoint
+    plain_text_passwd: PASSWORD
     shell: /bin/sh
     sudo: "ALL=(root) NOPASSWD: /bin/anweddol_container_setup.sh"
 write_files:
@@ -44,7 +51,7 @@ write_files:
     content: |
 "#;
 
-/// Makes the one user of a machine that has no agent of ours, and locks the endpoint.
+/// Makes the one user of a machine that has no agent of ours, and locks the endpoint, for which `ENDPOINT` stands.
 const SCRIPT: &str = r#"#!/bin/sh
 # Makes the one user of this machine and locks the endpoint. Says nothing when all went well.
 set -eu
@@ -68,7 +75,7 @@ chown "$1:" "$welcome"
     echo "AllowUsers $1"
     echo "PasswordAuthentication yes"
 } >/etc/ssh/sshd_config.d/00-machine.conf
-usermod -L -s /usr/sbin/nologin endpoint
+usermod -L -s /usr/sbin/nologin ENDPOINT
 rm -f /etc/sudoers.d/90-cloud-init-users
 systemctl reload ssh 2>/dev/null || systemctl reload sshd
 "#;
@@ -76,10 +83,13 @@ systemctl reload ssh 2>/dev/null || systemctl reload sshd
 /// Writes the disk's image into a machine's folder.
 ///
 /// # Errors
-/// When it cannot be written.
-pub(super) fn make(folder: &Path, name: &str) -> Result<(), HypervisorError> {
+/// When it cannot be written, or nobody can be called as the endpoint is configured.
+pub(super) fn make(folder: &Path, name: &str, endpoint: &Login) -> Result<(), HypervisorError> {
+    let unusable = |why: String| HypervisorError::Unusable(format!("endpoint_username: {why}"));
+    check_user(&endpoint.user, USER_CHARS_MAX).map_err(|error| unusable(error.to_string()))?;
     let meta = format!("instance-id: {name}\nlocal-hostname: {name}\n");
-    let files = [("user-data", &*user_data()), ("meta-data", &meta)];
+    let data = user_data(endpoint);
+    let files = [("user-data", data.expose()), ("meta-data", &meta)];
     let image = iso9660::image(VOLUME, &files).ok_or_else(|| {
         HypervisorError::Unusable(format!("the seed of {name} does not fit onto its disk"))
     })?;
@@ -88,8 +98,16 @@ pub(super) fn make(folder: &Path, name: &str) -> Result<(), HypervisorError> {
 }
 
 /// The script stands at the end, indented as YAML wants it.
-fn user_data() -> String {
-    SCRIPT.lines().fold(USER_DATA.to_owned(), |text, line| text + "      " + line + "\n")
+fn user_data(endpoint: &Login) -> Secret {
+    let password = match &endpoint.proof {
+        Proof::Password(password) => password.expose(),
+        Proof::Key(_) => "",
+    };
+    // A text of JSON is one of YAML.
+    let password = Value::from(password).to_string();
+    let script = SCRIPT.replace("ENDPOINT", &endpoint.user);
+    let head = USER_DATA.replace("USER", &endpoint.user).replace("PASSWORD", &password);
+    Secret::new(script.lines().fold(head, |text, line| text + "      " + line + "\n"))
 }
 
 #[cfg(test)]
@@ -100,21 +118,43 @@ mod tests {
     use crate::guest::shell::SET_UP;
     use crate::qemu::process::{self, Launch};
 
+    fn endpoint() -> Login {
+        Login { user: "door".into(), proof: Proof::Password(Secret::new("a\"b: #c")), port: 22 }
+    }
+
+    #[test]
+    fn the_endpoint_is_who_is_configured() {
+        let data = user_data(&endpoint());
+        let data = data.expose();
+        let words = ["- name: door\n", "plain_text_passwd: \"a\\\"b: #c\"\n", "nologin door\n"];
+        for word in words {
+            assert!(data.contains(word), "no {word:?} in {data}");
+        }
+        let odd = Login { user: "$(reboot)".into(), ..endpoint() };
+        let folder = tempfile::tempdir().unwrap();
+        let error = make(folder.path(), "gatehouse-1", &odd).unwrap_err().to_string();
+        assert!(error.contains("endpoint_username"), "{error}");
+    }
+
     #[test]
     fn the_disk_is_found_by_its_name_and_holds_both_files() {
         let folder = tempfile::tempdir().unwrap();
-        make(folder.path(), "gatehouse-1").unwrap();
+        make(folder.path(), "gatehouse-1", &endpoint()).unwrap();
         let image = fs::read(folder.path().join(SEED)).unwrap();
         // A CD's description is in its 17th block; the volume's name is 40 bytes into it.
         assert_eq!(&image[16 * 2048 + 1..][..5], b"CD001");
         assert_eq!(String::from_utf8_lossy(&image[16 * 2048 + 40..][..32]).trim(), "cidata");
         let text = String::from_utf8_lossy(&image);
-        assert!(text.contains(&user_data()) && text.contains("local-hostname: gatehouse-1\n"));
+        assert!(
+            text.contains(user_data(&endpoint()).expose())
+                && text.contains("local-hostname: gatehouse-1\n")
+        );
     }
 
     /// The texts of the files that are to be written, without the indentation that they have there.
     fn written() -> Vec<(String, String)> {
-        let data = user_data();
+        let data = user_data(&endpoint());
+        let data = data.expose();
         assert!(data.starts_with("#cloud-config\n") && !data.contains('\t'));
         let files = data.split("\n  - path: ").skip(1);
         let files = files.map(|file| {
@@ -139,7 +179,7 @@ mod tests {
     #[tokio::test]
     async fn the_script_is_written_as_it_is_and_a_shell_understands_it() {
         let (path, text) = written().pop().unwrap();
-        assert_eq!((&*path, &*text), (SET_UP, SCRIPT));
+        assert_eq!((&*path, &*text), (SET_UP, &*SCRIPT.replace("ENDPOINT", "door")));
         assert!(USER_DATA.contains(&format!("NOPASSWD: {path}\"")));
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("script"), text).unwrap();

@@ -20,6 +20,7 @@ use super::qmp::Qmp;
 use super::template::{self, Recipe, Template};
 use super::vm::QemuVm;
 use super::{Guard, Qemu, end, overlay, seed, snapshot};
+use crate::guest::ssh;
 use crate::hypervisor::{Boot, HypervisorError};
 use crate::image::{Image, Media};
 use crate::network::Network;
@@ -187,7 +188,9 @@ impl Qemu {
             let cpu_percent = self.settings.cpu_percent_max.map_or(own, |most| most.min(own));
             running.group = Group::limit(plan.name, pid, plan.memory_mb, cpu_percent);
         }
-        let vm = QemuVm::new(running, network, agent);
+        // Ours are ready when their agent is; where others listen before they are set up is configured.
+        let ssh_port = if image.has_agent { ssh::PORT } else { self.settings.endpoint.port };
+        let vm = QemuVm::new(running, network, agent, ssh_port);
         let lost_after = if template.is_some() { CLONE_LOST_AFTER } else { BOOT_LOST_AFTER };
         let answered = timeout(limit, vm.ready(lost_after)).await;
         if matches!(answered, Ok(Ok(()))) {
@@ -209,7 +212,7 @@ impl Qemu {
             overlay::make(plan.directory, disk, plan.disk.size_mb, self.settings.user).await?;
         }
         if *nocloud && !matches!(plan.memory, Memory::Clone(_)) {
-            seed::make(plan.directory, plan.name)?;
+            seed::make(plan.directory, plan.name, &self.settings.endpoint)?;
         }
         Ok(())
     }
@@ -250,7 +253,8 @@ impl Qemu {
         let plan = Plan { memory_mb: boot.memory_mb, vcpus: boot.vcpus, ..plan };
         let mut last = None;
         for _ in 0..CLONES_TRIED {
-            match self.running(&plan, &boot.image, CLONE_LIMIT, Some(&template)).await {
+            let limit = CLONE_LIMIT.min(self.settings.ready_within);
+            match self.running(&plan, &boot.image, limit, Some(&template)).await {
                 Ok(cloned) => return Ok(cloned),
                 Err(error) => {
                     tracing::warn!(machine = %boot.id, %error, "a clone did not come up");

@@ -11,6 +11,7 @@ use std::time::Instant;
 use tempfile::TempDir;
 
 use super::*;
+use crate::guest::ssh::Proof;
 use crate::hypervisor::contract::{self, Bench};
 use crate::hypervisor::{Ending, Start};
 use crate::image::{HostKeyForm, Media};
@@ -38,6 +39,11 @@ fn small() -> Image {
     }
 }
 
+fn endpoint() -> Login {
+    let proof = Proof::Password(wire::Secret::new("endpoint"));
+    Login { user: "endpoint".into(), proof, port: 22 }
+}
+
 /// The QEMU under test: the installed one, or where `GATEHOUSE_TEST_QEMU` says.
 fn settings(folder: &Path) -> QemuSettings {
     QemuSettings {
@@ -55,6 +61,7 @@ fn settings(folder: &Path) -> QemuSettings {
         disk_mb: 0,
         disk_bytes_per_second: 0,
         disk_operations_per_second: 0,
+        endpoint: endpoint(),
         ready_within: Duration::from_secs(100),
     }
 }

@@ -26,8 +26,6 @@ use super::qmp::{Qmp, Seen};
 use crate::hypervisor::{Ending, GuestStream, Later, Vm};
 use crate::network::Network;
 
-/// Where a guest's SSH server listens.
-const SSH_PORT: u16 = 22;
 /// How long is waited before an SSH server that does not answer is tried again.
 const GREETING_PAUSE: Duration = Duration::from_millis(20);
 /// How long an SSH server may take to greet.
@@ -41,6 +39,7 @@ pub(super) struct QemuVm {
     handle: Handle,
     qmp: Arc<Qmp>,
     agent: Option<AgentSocket>,
+    ssh_port: u16,
     console: Arc<Console>,
     killed: Arc<AtomicBool>,
     ended: watch::Receiver<Option<Ending>>,
@@ -52,7 +51,13 @@ pub(super) struct QemuVm {
 
 impl QemuVm {
     /// Takes a QEMU over, with the line to its guest's agent where there is one.
-    pub(super) fn new(running: Running, network: Network, agent: Option<AgentSocket>) -> Self {
+    /// Its SSH server is expected at `ssh_port`.
+    pub(super) fn new(
+        running: Running,
+        network: Network,
+        agent: Option<AgentSocket>,
+        ssh_port: u16,
+    ) -> Self {
         let Running { process, qmp, folder, group } = running;
         let qmp = Arc::new(qmp);
         let handle = process.handle().clone();
@@ -68,7 +73,18 @@ impl QemuVm {
             group,
         };
         tasks.spawn(watcher.run(process));
-        Self { handle, qmp, agent, console, killed, ended, network, folder, _watch: tasks }
+        Self {
+            handle,
+            qmp,
+            agent,
+            ssh_port,
+            console,
+            killed,
+            ended,
+            network,
+            folder,
+            _watch: tasks,
+        }
     }
 
     /// Waits until the guest's agent answers, or its SSH server where it has no agent; the caller sets the limit.
@@ -109,7 +125,7 @@ impl QemuVm {
     }
 
     async fn greeted(&self) -> io::Result<()> {
-        let mut stream = self.network.connect(SSH_PORT).await?;
+        let mut stream = self.network.connect(self.ssh_port).await?;
         let mut start = [0; 4];
         let read = stream.read_exact(&mut start);
         timeout(GREETING_LIMIT, read)

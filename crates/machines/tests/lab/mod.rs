@@ -72,6 +72,7 @@ impl Lab {
             disk_mb: 0,
             disk_bytes_per_second: 0,
             disk_operations_per_second: 0,
+            endpoint: endpoint(),
             ready_within: Duration::from_secs(90),
         };
         change_qemu(&mut qemu);
@@ -128,6 +129,11 @@ impl Drop for Lab {
     }
 }
 
+fn endpoint() -> Login {
+    let proof = Proof::Password(Secret::new("endpoint"));
+    Login { user: "endpoint".into(), proof, port: 22 }
+}
+
 fn settings(directory: PathBuf) -> Settings {
     Settings {
         directory,
@@ -145,11 +151,7 @@ fn settings(directory: PathBuf) -> Settings {
         keeps: false,
         claim_within: Duration::from_secs(600),
         gateway_key: None,
-        endpoint: Login {
-            user: "endpoint".into(),
-            proof: Proof::Password(Secret::new("endpoint")),
-            port: 22,
-        },
+        endpoint: endpoint(),
         forwarding: Limits::default(),
     }
 }

@@ -44,7 +44,16 @@ pub(super) fn of_qemu(config: &Machines, user: Option<User>) -> QemuSettings {
         disk_mb: config.disk.size_mb,
         disk_bytes_per_second: bytes(config.disk.kib_max),
         disk_operations_per_second: config.disk.operations_max,
+        endpoint: endpoint(config),
         ready_within: config.ready_timeout.unwrap_or(READY_MAX),
+    }
+}
+
+fn endpoint(config: &Machines) -> Login {
+    Login {
+        user: config.endpoint_username.clone(),
+        proof: Proof::Password(config.endpoint_password.clone()),
+        port: config.endpoint_port,
     }
 }
 
@@ -87,11 +96,7 @@ pub(super) fn of_machines(config: &Machines, gateway_key: Option<String>) -> Set
         keeps: config.on_shutdown == OnShutdown::Keep,
         claim_within: CLAIM_WITHIN,
         gateway_key,
-        endpoint: Login {
-            user: config.endpoint_username.clone(),
-            proof: Proof::Password(config.endpoint_password.clone()),
-            port: config.endpoint_port,
-        },
+        endpoint: endpoint(config),
         forwarding: Limits {
             bytes_per_second: config.bandwidth_kib_max.map_or(0, bytes),
             ..Limits::default()
@@ -170,10 +175,12 @@ mod tests {
             disk_mb,
             disk_bytes_per_second,
             disk_operations_per_second,
+            endpoint,
             ready_within,
         } = of_qemu(&read(EVERYTHING), user);
         assert_eq!(program, PathBuf::from("qemu-system-x86_64"));
         assert_eq!((accelerator, used), (Wanted::Kvm, user));
+        assert_eq!((endpoint.user.as_str(), endpoint.port), ("e", 2222));
         assert_eq!((snapshots, snapshots_max), (PathBuf::from("/m/snapshots"), 5));
         assert_eq!(
             (disk_mb, disk_bytes_per_second, disk_operations_per_second),
