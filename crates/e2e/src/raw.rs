@@ -4,10 +4,10 @@
 //! Not here: ordinary requests (`http`).
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpStream};
 use std::time::Duration;
 
-use rustix::net::sockopt::set_socket_linger;
+use rustix::net::{self, sockopt::set_socket_linger};
 
 use crate::{DEADLINE, Reply};
 
@@ -33,12 +33,28 @@ impl Connection {
     /// When the connection cannot be given its timeouts.
     #[must_use]
     pub fn try_open(address: SocketAddr) -> Option<Self> {
-        let stream = TcpStream::connect_timeout(&address, DEADLINE).ok()?;
+        Some(Self::with_timeouts(TcpStream::connect_timeout(&address, DEADLINE).ok()?))
+    }
+
+    /// Connects to a port of this computer as somebody at `from`, another address of the loopback.
+    ///
+    /// # Panics
+    /// When nobody listens.
+    #[must_use]
+    pub fn open_from(from: Ipv4Addr, port: u16) -> Self {
+        let socket = net::socket(net::AddressFamily::INET, net::SocketType::STREAM, None);
+        let socket = socket.expect("a socket");
+        net::bind(&socket, &SocketAddrV4::new(from, 0)).expect("an address of the loopback");
+        net::connect(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)).expect("it listens");
+        Self::with_timeouts(socket.into())
+    }
+
+    fn with_timeouts(stream: TcpStream) -> Self {
         // An answer must not wait for the acknowledgement of the last one.
         stream.set_nodelay(true).expect("no delay");
         stream.set_read_timeout(Some(DEADLINE)).expect("a read timeout");
         stream.set_write_timeout(Some(DEADLINE)).expect("a write timeout");
-        Some(Self::over(stream))
+        Self::over(stream)
     }
 
     /// Ends it with a reset, whatever has been read.

@@ -19,7 +19,7 @@ use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpSocket};
 
 use crate::error::MachineError;
-pub use desk::{Desk, Limits};
+pub use desk::{Admission, Desk, Limits};
 pub use forwarder::Forwarder;
 
 /// Connections that may wait to be accepted, for each port and address.

@@ -113,8 +113,10 @@ impl Lending {
         let gateway_key = gateway.as_ref().map(|(_, keys)| keys.authorized_line());
         let qemu = open_qemu(&config.machines).await?;
         let machines = open_machines(&config.machines, &config.bind_to, &qemu, gateway_key).await?;
-        let gateway = gateway
-            .map(|(sockets, keys)| gateway::Open::new(sockets, &keys, &machines, shares.gateway));
+        let filter = config.machines.ip_filter.clone();
+        let gateway = gateway.map(|(sockets, keys)| {
+            gateway::Open::new(sockets, &keys, &machines, shares.gateway, filter)
+        });
         let tokens = config.access_tokens.clone().map(|path| Arc::new(AccessTokens::new(path)));
         let door = door(&config, shares.classic, tokens.clone(), &machines).await?;
         let sockets = std::sync::Mutex::new(sockets);
@@ -211,7 +213,7 @@ async fn open_web(bind_to: &str, config: &WebServer) -> Result<Web, LendingError
 
 /// Tells whoever starts it that anybody can have machines.
 fn warn_if_open(config: &Containers, sockets: &[TcpListener]) {
-    let is_guarded = config.access_tokens.is_some() || config.ip_filter.is_some();
+    let is_guarded = config.access_tokens.is_some() || config.machines.ip_filter.is_some();
     let addresses = sockets.iter().filter_map(|socket| socket.local_addr().ok());
     let mut open = addresses.filter(|address| !address.ip().to_canonical().is_loopback());
     if let Some(address) = open.next().filter(|_| !is_guarded) {
@@ -285,7 +287,7 @@ async fn door(
         client_timeout: classic.client_timeout,
         connections_max,
         connections_per_address_max: classic.connections_per_address_max,
-        ip_filter: config.ip_filter.clone(),
+        ip_filter: config.machines.ip_filter.clone(),
         access_tokens,
         keys: Arc::new(keys),
     };

@@ -26,6 +26,7 @@ use tokio::task::JoinSet;
 
 use crate::accounts::attempts::{Attempt, Attempts, Target};
 use crate::places::{GivesWay, Place, Places};
+use crate::tcp::IpFilter;
 use authority::Authority;
 use visitor::Visitor;
 
@@ -105,6 +106,8 @@ pub struct Settings {
     pub strangers_per_address_max: usize,
     /// How long a stranger may take to log in.
     pub login_max: Duration,
+    /// Who may connect; `None` is everybody.
+    pub ip_filter: Option<IpFilter>,
 }
 
 /// Told when a stranger is to go, for others.
@@ -124,6 +127,7 @@ pub struct Gateway {
     config: Arc<Config>,
     places: Arc<Places<Stranger>>,
     login_max: Duration,
+    ip_filter: Option<IpFilter>,
     attempts: Mutex<Attempts>,
 }
 
@@ -163,6 +167,7 @@ impl Gateway {
             config: Arc::new(config),
             places: Places::new(settings.connections_max, settings.strangers_per_address_max),
             login_max: settings.login_max,
+            ip_filter: settings.ip_filter,
             attempts: Mutex::default(),
         })
     }
@@ -197,6 +202,10 @@ impl Gateway {
 
     fn admit(&self, address: SocketAddr) -> Option<Admitted> {
         let ip = address.ip().to_canonical();
+        if self.ip_filter.as_ref().is_some_and(|filter| !filter.admits(ip)) {
+            tracing::debug!(%ip, "closed by the SSH gateway: its address is not admitted");
+            return None;
+        }
         let gone = Stranger::default();
         let place = self.places.take(ip, Arc::clone(&gone));
         if place.is_none() {

@@ -1,9 +1,10 @@
 //! Who may ask for machines, and whose they are.
 
-use std::net::{IpAddr, UdpSocket};
+use std::io::Read as _;
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 
-use e2e::lending::{Ends, id, text};
-use e2e::{Dispatch, Exit, Lending, Setup, program, run};
+use e2e::lending::{Ends, id, port, text};
+use e2e::{Connection, Dispatch, Exit, Lending, Reply, Setup, Signal, program, run};
 use serde_json::json;
 
 const WHOLE: &str = "/machines";
@@ -30,7 +31,7 @@ fn token_of(exit: &Exit) -> String {
     words.find(is_one).unwrap_or_else(|| panic!("no token in {exit:?}")).to_owned()
 }
 
-fn asked(lending: &Lending, method: &str, path: &str, bearer: &str) -> e2e::Reply {
+fn asked(lending: &Lending, method: &str, path: &str, bearer: &str) -> Reply {
     lending.request(method, path).header("authorization", format!("Bearer {bearer}")).send()
 }
 
@@ -52,7 +53,7 @@ fn without_any_credential_configured_this_computer_alone_may_ask() {
         let _ = lending.post(WHOLE).header(name, value).send().refused(401);
     }
     let Some(ip) = elsewhere() else { return };
-    let mut connection = e2e::Connection::open((ip, lending.address().port()).into());
+    let mut connection = Connection::open((ip, lending.address().port()).into());
     for line in ["GET /machines", "POST /machines", "GET /images", "DELETE /machines/0000"] {
         connection.write(format!("{line} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"));
         let _ = connection.read_reply().refused(401);
@@ -126,4 +127,59 @@ fn with_accounts_nobody_asks_without_one_and_admins_see_all() {
     let path = format!("/machines/{}", id(&lent));
     let _ = server.request("DELETE", &path).send().refused(401);
     assert_eq!(admin.delete(&path).ok(), json!({}));
+}
+
+/// One request by a connection from `from`.
+fn ask_from(from: Ipv4Addr, port: u16, request: &str, header: &str) -> Reply {
+    let mut connection = Connection::open_from(from, port);
+    connection.write(format!("{request} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n{header}\r\n"));
+    connection.read_reply()
+}
+
+#[track_caller]
+fn check_ssh(port: u16) {
+    let mut greeting = [0; 4];
+    let mut admitted = Connection::open_from(Ipv4Addr::LOCALHOST, port);
+    admitted.stream().read_exact(&mut greeting).unwrap();
+    assert_eq!(&greeting, b"SSH-");
+    assert!(Connection::open_from(KEPT_OUT, port).read_to_close().is_empty());
+}
+
+const KEPT_OUT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+const PROXY: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
+
+#[test]
+fn who_is_filtered_has_no_machine_and_reaches_none() {
+    let setup = Lending::setup()
+        .set("containers", "ssh_gateway_port", "0")
+        .set("containers.web_server", "listen_port", "0")
+        .set("containers.ip_filter", "enabled", "yes")
+        .set("containers.ip_filter", "denied_ip_list", "127.0.0.2")
+        .set("network", "trusted_proxies", "127.0.0.3");
+    let mut lending = Lending::start_in(setup);
+    let line = lending.log().wait_for(&["the documented routes of containers are on"]);
+    let (main, web) = (lending.address().port(), line.rsplit(':').next().unwrap());
+    let lent = lending.lend_any();
+    let delete = format!("DELETE /machines/{}", id(&lent));
+    for request in ["GET /machines", "POST /machines", "GET /images", &delete] {
+        let said = ask_from(KEPT_OUT, main, request, "").refused(403);
+        assert!(said.contains("127.0.0.2"), "{said}");
+    }
+    for port in [main, web.parse().unwrap()] {
+        let said = ask_from(KEPT_OUT, port, "GET /stat", "").json();
+        assert_eq!(said["message"], "Refused request");
+    }
+    // Whom a trusted proxy names is who asks, and whom it cannot name might be anybody.
+    for (named, status) in [("127.0.0.2", 403), ("nonsense", 403), ("192.0.2.1", 401)] {
+        let header = format!("X-Forwarded-For: {named}\r\n");
+        let _ = ask_from(PROXY, main, "GET /machines", &header).refused(status);
+    }
+    let said = ask_from(PROXY, main, "GET /stat", "X-Forwarded-For: nonsense\r\n").json();
+    assert_eq!(said["message"], "Refused request");
+
+    check_ssh(port(&lent));
+    check_ssh(u16::try_from(lent["gateway_port"].as_u64().unwrap()).unwrap());
+    lending.restart(Signal::TERM);
+    check_ssh(port(&lent));
+    assert!(lending.enter(&lent).is_some());
 }

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -40,6 +41,34 @@ pub struct Limits {
     pub idle_max: Option<Duration>,
     /// How long the guest may take to accept a connection.
     pub connect_max: Duration,
+    /// Who may connect to its port.
+    pub admission: Admission,
+}
+
+/// Which addresses may connect. The default: all.
+#[derive(Clone, Default)]
+pub struct Admission(Option<Arc<Admits>>);
+
+type Admits = dyn Fn(IpAddr) -> bool + Send + Sync;
+
+impl Admission {
+    /// Those for which `admits` says yes.
+    #[must_use]
+    pub fn of(admits: impl Fn(IpAddr) -> bool + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(admits)))
+    }
+
+    /// Whether `address` may.
+    #[must_use]
+    pub fn admits(&self, address: IpAddr) -> bool {
+        self.0.as_ref().is_none_or(|admits| admits(address.to_canonical()))
+    }
+}
+
+impl fmt::Debug for Admission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Admission(some)" } else { "Admission(all)" })
+    }
 }
 
 impl Default for Limits {
@@ -50,6 +79,7 @@ impl Default for Limits {
             bytes_per_second: 0,
             idle_max: None,
             connect_max: Duration::from_secs(10),
+            admission: Admission::default(),
         }
     }
 }

@@ -94,6 +94,10 @@ async fn end_of(ended: &mut watch::Receiver<Option<Ending>>) {
 }
 
 fn admit(desk: &Arc<Desk>, address: SocketAddr) -> Option<Place> {
+    if !desk.limits().admission.admits(address.ip()) {
+        tracing::debug!(%address, "a connection to a machine is closed: its address is not admitted");
+        return None;
+    }
     let place = desk.admit();
     if place.is_none() {
         tracing::debug!(%address, "too many connections to a machine: one is closed");

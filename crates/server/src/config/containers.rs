@@ -26,8 +26,6 @@ pub struct Containers {
     pub web_server: Option<WebServer>,
     /// `bind_address`: where all these ports listen.
     pub bind_to: String,
-    /// `[containers.ip_filter]`, when enabled: who may connect.
-    pub ip_filter: Option<IpFilter>,
     /// `[containers.access_token]`, when enabled: the file of access tokens.
     pub access_tokens: Option<PathBuf>,
     /// `access_token_database_file_path`: the same, whether enabled or not.
@@ -96,6 +94,8 @@ pub struct Machines {
     pub network_allow: Vec<IpNetwork>,
     /// `network_deny`: networks that guests may not reach, whatever else is set.
     pub network_deny: Vec<IpNetwork>,
+    /// `[containers.ip_filter]`, when enabled: who may have machines and reach them.
+    pub ip_filter: Option<IpFilter>,
     /// `on_shutdown`.
     pub on_shutdown: OnShutdown,
     /// What machines are cloned from.
@@ -240,7 +240,6 @@ pub(super) fn read(raw: &mut Raw<'_>) -> Option<Option<Containers>> {
     let classic = classic(raw);
     let web_server = web_server(raw);
     let bind_to = raw.read(&t::CONTAINERS_BIND);
-    let ip_filter = ip_filter(raw);
     let has_tokens = raw.read(&t::TOKENS_ENABLED);
     let token_file = raw.read(&t::TOKENS_FILE);
     let public = raw.read(&t::KEY_PUBLIC);
@@ -263,7 +262,6 @@ pub(super) fn read(raw: &mut Raw<'_>) -> Option<Option<Containers>> {
         classic: classic?,
         web_server: web_server?,
         bind_to: bind_to?,
-        ip_filter: ip_filter?,
         access_tokens: has_tokens?.then(|| access_token_file.clone()),
         access_token_file,
         key_files,
@@ -301,6 +299,7 @@ fn machines(raw: &mut Raw<'_>) -> Option<Machines> {
     let internet = raw.read(&t::INTERNET);
     let network_allow = raw.read(&t::NETWORK_ALLOW);
     let network_deny = raw.read(&t::NETWORK_DENY);
+    let ip_filter = ip_filter(raw);
     let on_shutdown = raw.read(&t::ON_SHUTDOWN);
     let snapshots = snapshots(raw);
     let state = state.unwrap_or_else(usual_state);
@@ -337,6 +336,7 @@ fn machines(raw: &mut Raw<'_>) -> Option<Machines> {
         internet: internet?,
         network_allow: network_allow?,
         network_deny: network_deny?,
+        ip_filter: ip_filter?,
         on_shutdown: on_shutdown?,
         snapshots: snapshots?,
     })
@@ -457,7 +457,7 @@ mod tests {
         assert!(snapshots.is_on && !snapshots.is_foreign_on && snapshots.count_max == 8);
         assert!(!read("[containers]\nsnapshot = off").machines.snapshots.is_on);
         assert!(containers.web_server.is_none() && containers.access_tokens.is_none());
-        assert!(containers.ip_filter.is_none());
+        assert!(containers.machines.ip_filter.is_none());
     }
 
     const INI: &str = "
@@ -510,7 +510,7 @@ mod tests {
             assert_eq!(containers.machines.ttl_max, Some(Duration::from_secs(60)));
             assert_eq!(containers.web_server.unwrap().port, 8080);
             assert_eq!(containers.machines.ports, PortRange { first: 10000, last: 10002 });
-            let filter = containers.ip_filter.unwrap();
+            let filter = containers.machines.ip_filter.unwrap();
             assert!(filter.admits("10.1.2.3".parse().unwrap()));
             assert!(!filter.admits("10.2.2.3".parse().unwrap()));
             assert_eq!(containers.access_tokens.unwrap().file_name().unwrap(), "t.db");

@@ -106,7 +106,11 @@ pub(super) const ROOMS: [Room; 16] = [
         about: "`/stat`, `/create` and `/destroy` on a port of their own.",
     },
     Room { name: "containers.port_forwarding", about: "Ports that lead to machines." },
-    Room { name: "containers.ip_filter", about: "Which addresses may ask for machines." },
+    Room {
+        name: "containers.ip_filter",
+        about: "Which addresses may have machines and reach them: at the classic door, the documented routes, \
+                `/machines`, the SSH gateway and the ports of machines.",
+    },
     Room { name: "containers.access_token", about: "Whether every request needs an access token." },
     Room { name: "log", about: "What is written down and where." },
 ];

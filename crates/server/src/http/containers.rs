@@ -75,9 +75,7 @@ pub(super) async fn answer(entrance: Entrance, mut request: Request<'_>) -> Resp
 
 async fn carry_out(entrance: Entrance, request: &mut Request<'_>) -> Result<Outcome, Answer> {
     let lending = request.lending;
-    if let Some(filter) = &lending.config.ip_filter
-        && !filter.admits(request.client.ip)
-    {
+    if !request.is_admitted() {
         return Err(bare(&Complaint::Refused));
     }
     let path = request.head.uri.path();

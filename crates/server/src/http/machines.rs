@@ -94,6 +94,12 @@ impl Request<'_> {
         self.head.method == method || (method == Method::GET && self.head.method == Method::HEAD)
     }
 
+    /// Whether the filter of addresses lets the client ask. Whom a proxy does not name might be anybody.
+    pub(super) fn is_admitted(&self) -> bool {
+        let filter = self.lending.config.machines.ip_filter.as_ref();
+        filter.is_none_or(|filter| self.client.is_known && filter.admits(self.client.ip))
+    }
+
     fn machines(&self) -> &Machines {
         &self.lending.machines
     }
@@ -126,6 +132,9 @@ pub(super) async fn answer(endpoint: Endpoint, mut request: Request<'_>) -> Resp
     let methods = endpoint.methods();
     if !methods.contains(&request.head.method) {
         return Refusal::method(methods).response();
+    }
+    if !request.is_admitted() {
+        return Refusal::not_admitted(request.client.ip).response();
     }
     let request = &mut request;
     let answer = match endpoint {

@@ -19,6 +19,7 @@ use crate::http::connection::wait_for_drain;
 use crate::sockets;
 use crate::ssh::authority::{Authority, IssueError, key_file};
 use crate::ssh::{Directory, Entry, Gateway, Settings, Visit};
+use crate::tcp::IpFilter;
 
 /// Of these, those of one address that have not logged in: logging in takes seconds at most.
 const STRANGERS_PER_ADDRESS_MAX: usize = 64;
@@ -90,6 +91,7 @@ impl Open {
         keys: &Keys,
         machines: &Machines,
         connections_max: usize,
+        ip_filter: Option<IpFilter>,
     ) -> Self {
         let address = sockets.first().and_then(|socket| socket.local_addr().ok());
         let port = address.map_or(0, |address| address.port());
@@ -101,6 +103,7 @@ impl Open {
             connections_max,
             strangers_per_address_max: STRANGERS_PER_ADDRESS_MAX,
             login_max: LOGIN_MAX,
+            ip_filter,
         };
         Self {
             gateway: Gateway::new(settings, directory(machines.clone(), keys.machines.clone())),

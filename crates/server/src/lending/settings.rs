@@ -11,7 +11,7 @@ use machines::Settings;
 use machines::guest::ssh::{Login, Proof};
 use machines::manager::DefaultImage;
 use machines::network::{Net, NetworkPolicy};
-use machines::ports::Limits;
+use machines::ports::{Admission, Limits};
 use machines::qemu::{QemuSettings, User, Wanted};
 
 use crate::config::IpNetwork;
@@ -99,6 +99,10 @@ pub(super) fn of_machines(config: &Machines, gateway_key: Option<String>) -> Set
         endpoint: endpoint(config),
         forwarding: Limits {
             bytes_per_second: config.bandwidth_kib_max.map_or(0, bytes),
+            admission: match config.ip_filter.clone() {
+                Some(filter) => Admission::of(move |address| filter.admits(address)),
+                None => Admission::default(),
+            },
             ..Limits::default()
         },
     }
@@ -155,6 +159,9 @@ mod tests {
         disk_kib_max = 16
         disk_operations_max = 70
         default_image = mine
+        [containers.ip_filter]
+        enabled = yes
+        denied_ip_list = 10.0.0.5
     ";
 
     #[test]
@@ -236,10 +243,13 @@ mod tests {
             bytes_per_second,
             idle_max,
             connect_max,
+            admission,
         } = forwarding;
         assert_eq!((connections_max, connections_per_second), (64, 20));
         assert_eq!((bytes_per_second, idle_max), (256 * 1024, None));
         assert_eq!(connect_max, Duration::from_secs(10));
+        let admitted = ["10.0.0.5", "10.0.0.6"].map(|ip| admission.admits(ip.parse().unwrap()));
+        assert_eq!(admitted, [false, true]);
     }
 
     #[test]
@@ -251,6 +261,7 @@ mod tests {
         assert_eq!((qemu.accelerator, qemu.snapshot), (Wanted::Auto, true));
         let settings = of_machines(&config, None);
         assert_eq!(settings.forwarding.bytes_per_second, 0);
+        assert!(settings.forwarding.admission.admits("10.0.0.5".parse().unwrap()));
         assert_eq!((settings.ttl, settings.quota, settings.pool), (None, None, 0));
         assert_eq!(settings.image, DefaultImage::Named("small".into()));
         assert!(settings.keeps);

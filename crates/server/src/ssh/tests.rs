@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use super::authority::key_file;
 use super::*;
+use crate::tcp::ip_filter::IpRule;
 
 /// Of a whole test.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -73,6 +74,10 @@ impl Scene {
             connections_max: 4,
             strangers_per_address_max: 2,
             login_max: DEADLINE,
+            ip_filter: Some(IpFilter {
+                denied: vec![IpRule::parse("127.0.0.66").unwrap()],
+                allowed: Vec::new(),
+            }),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -334,6 +339,18 @@ fn has_ended(stream: &TcpStream) -> bool {
 }
 
 #[test]
+fn who_is_not_admitted_is_closed_without_a_byte() {
+    with_a_machine(async {
+        let scene = Scene::new().await;
+        let mut all = Vec::new();
+        // What was written to somebody who is gone already may end it by a reset.
+        let _ = stranger(&scene, 66).await.read_to_end(&mut all).await;
+        assert!(all.is_empty());
+        scene.inside().await;
+    });
+}
+
+#[test]
 fn who_floods_takes_no_place_from_others() {
     with_a_machine(async {
         let scene = Scene::new().await;
@@ -394,6 +411,7 @@ async fn who_says_nothing_is_sent_away() {
         connections_max: 1,
         strangers_per_address_max: 1,
         login_max: Duration::from_secs(10),
+        ip_filter: None,
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

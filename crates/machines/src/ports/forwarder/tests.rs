@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use super::*;
 use crate::hypervisor::Vm;
 use crate::ports::guest::Guest;
-use crate::ports::{Limits, Ports};
+use crate::ports::{Admission, Limits, Ports};
 
 fn ports() -> Ports {
     Ports::new(21_000..=31_999, vec![Ipv4Addr::LOCALHOST.into()])
@@ -110,6 +110,22 @@ async fn connections_beyond_the_limit_are_closed_until_there_is_a_place() {
         tokio::task::yield_now().await;
     }
     scene.pair().await;
+}
+
+#[tokio::test]
+async fn who_is_not_admitted_is_closed_without_a_byte_and_takes_no_place() {
+    let admission = Admission::of(|address| address != Ipv4Addr::new(127, 0, 0, 2));
+    let scene =
+        Scene::new(true, Limits { admission, connections_per_second: 1, ..Limits::default() });
+    for _ in 0..3 {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind((Ipv4Addr::new(127, 0, 0, 2), 0).into()).unwrap();
+        let client = socket.connect((Ipv4Addr::LOCALHOST, scene.forwarder.port()).into()).await;
+        assert!(rest(client.unwrap()).await.is_empty());
+    }
+    let (mut client, mut guest) = scene.pair().await;
+    guest.write_all(b"SSH").await.unwrap();
+    client.read_exact(&mut [0; 3]).await.unwrap();
 }
 
 #[tokio::test]

@@ -75,7 +75,7 @@ fn a_file_of_today_means_the_same() {
     assert_eq!(containers.classic.unwrap().client_timeout, None);
     assert_eq!(containers.key_files.public, Path::new("/etc/anweddol/rsa/public.pem"));
     assert!(containers.web_server.is_none());
-    let filter = containers.ip_filter.unwrap();
+    let filter = containers.machines.ip_filter.unwrap();
     assert!(filter.admits("10.0.0.2".parse().unwrap()));
     assert!(!filter.admits("10.0.0.3".parse().unwrap()));
     for left_out in ["nat_interface_name", "server.user", "wait_max_"] {

@@ -1,5 +1,7 @@
 //! Why a request about machines is refused: each error of the room becomes a status here, once.
 
+use std::net::IpAddr;
+
 use http::header::{self, HeaderValue};
 use http::{Method, Response, StatusCode};
 use machines::MachineError;
@@ -38,6 +40,12 @@ impl Refusal {
 
     pub(super) fn forbidden() -> Self {
         Self::new(StatusCode::FORBIDDEN, "this account may look and not change")
+    }
+
+    /// Whoever is filtered is told so: an operator who has locked himself out finds out why.
+    pub(super) fn not_admitted(address: IpAddr) -> Self {
+        let message = format!("{address} may have no machines here ([containers.ip_filter])");
+        Self::new(StatusCode::FORBIDDEN, message)
     }
 
     pub(super) fn method(allow: &'static [Method]) -> Self {
