@@ -10,6 +10,7 @@ use super::manifest::{self, Kind, Manifest};
 use super::sources::Sources;
 use super::sums::{self, Sums};
 use super::{HostKeyForm, Image, ImageError, Media, process};
+use crate::record::Record;
 
 /// Sums of an image's files, beside them.
 const SUMS: &str = ".sums";
@@ -264,22 +265,38 @@ impl Images {
     }
 }
 
-/// Whether a virtual machine runs on this host that was started from files of `folder`, as far as this user can see.
+/// Whether a virtual machine runs on this host that was started from files of `folder`, or is lent as a machine of an
+/// image of this name, as far as this user can see. A clone opens its snapshot alone, so that its command line does not tell.
 #[must_use]
 pub fn runs_from(folder: &Path) -> bool {
     let canonical = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
     let start = [canonical.as_os_str().as_bytes(), b"/"].concat();
+    let name = folder.file_name().unwrap_or_default();
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    processes
-        .map(|process| process.path().join("cmdline"))
-        .any(|cmdline| fs::read(cmdline).is_ok_and(|words| is_of_machine(&words, &start)))
+    processes.map(|process| process.path()).any(|process| {
+        fs::read(process.join("cmdline")).is_ok_and(|cmdline| {
+            is_virtual_machine(&cmdline)
+                && (names(&cmdline, &start) || image_of(&process).is_some_and(|it| *name == *it))
+        })
+    })
 }
 
-/// Whether a command line, whose words end with NUL, is a virtual machine's and names something that starts so.
-fn is_of_machine(cmdline: &[u8], start: &[u8]) -> bool {
+/// Whether a command line, whose words end with NUL, is a virtual machine's.
+fn is_virtual_machine(cmdline: &[u8]) -> bool {
     let program = cmdline.split(|byte| *byte == 0).next().unwrap_or_default();
     let program = program.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-    program.starts_with(b"qemu-system") && cmdline.windows(start.len()).any(|part| part == start)
+    program.starts_with(b"qemu-system")
+}
+
+/// Whether it names something that starts so.
+fn names(cmdline: &[u8], start: &[u8]) -> bool {
+    cmdline.windows(start.len()).any(|part| part == start)
+}
+
+/// The image of the machine that is lent from the folder in which a process works.
+fn image_of(process: &Path) -> Option<String> {
+    let directory = fs::read_link(process.join("cwd")).ok()?;
+    Some(Record::read(&directory).ok()??.image)
 }
 
 /// The sum that clients are told: of the ISO or disk; of a kernel without an ISO beside it, that of the line

@@ -163,7 +163,10 @@ fn a_kernel_is_told_by_both_its_files() {
 
 #[test]
 fn a_machine_is_known_by_its_command_line() {
-    let check = |words: &[u8], expected| assert_eq!(is_of_machine(words, b"/i/small/"), expected);
+    let check = |words: &[u8], expected| {
+        let is_it = is_virtual_machine(words) && names(words, b"/i/small/");
+        assert_eq!(is_it, expected);
+    };
     check(b"/usr/bin/qemu-system-x86_64\0-kernel\0/i/small/vmlinux\0", true);
     check(b"qemu-system-x86_64\0-drive\0file=/i/small/disk\0", true);
     check(b"qemu-system-x86_64\0-kernel\0/i/small2/vmlinux\0", false);
