@@ -23,6 +23,9 @@ const TASKS_MAX: u32 = 64;
 /// The time that processor shares are counted in, in microseconds.
 const PERIOD_MICROS: u64 = 100_000;
 
+/// How often making a group is tried.
+const TRIES_MAX: u32 = 5;
+
 static SAID: Once = Once::new();
 static MAKING: Mutex<()> = Mutex::new(());
 
@@ -43,13 +46,21 @@ impl Group {
             let machines = parent.join(MACHINES);
             remove_empty(&machines);
             let folder = machines.join(name);
-            let made = prepare(&parent).and_then(|()| fs::create_dir_all(&folder));
-            if made.is_ok() {
-                group.folders.push(folder.clone());
+            let put = || {
+                prepare(&parent)?;
+                fs::create_dir_all(&folder)?;
+                fill(&folder, &files)?;
+                fs::write(folder.join("cgroup.procs"), pid.to_string())
+            };
+            // Another server on this host may take it for one that is left over, until the process is in it.
+            let mut done = put();
+            for _ in 1..TRIES_MAX {
+                if !done.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+                    break;
+                }
+                done = put();
             }
-            let done = made
-                .and_then(|()| fill(&folder, &files))
-                .and_then(|()| fs::write(folder.join("cgroup.procs"), pid.to_string()));
+            group.folders.push(folder.clone());
             if let Err(error) = done {
                 SAID.call_once(|| {
                     tracing::warn!(group = %folder.display(), %error, "machines run without some of their limits");
