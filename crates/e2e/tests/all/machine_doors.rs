@@ -1,12 +1,16 @@
 //! The documented routes of containers and the SSH gateway, with real machines and the system's `ssh`.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::ops::Deref;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use e2e::{Exit, Server, Setup, free_port, run_reading, wait_until};
+use rustls::version::{TLS12, TLS13};
 use serde_json::{Value, json};
+
+use super::tls::{certificate, connect_to};
 
 /// A server of machines, which ends them when it ends.
 struct Lender {
@@ -147,6 +151,31 @@ fn access_tokens_and_the_filter_of_addresses_hold_for_documented_routes() {
     });
     lender.check("GET", "/stat", None, "Refused request");
     assert_eq!(lender.get("/stat").json()["message"], "Refused request");
+}
+
+#[test]
+fn the_own_port_of_documented_routes_speaks_tls() {
+    let (cert, key, der) = certificate();
+    let lender = Lender::start(|setup| {
+        setup
+            .set("containers.web_server", "enable_ssl", "yes")
+            .set("containers.web_server", "ssl_pem_certificate_file_path", "{dir}/cert.pem")
+            .set("containers.web_server", "ssl_pem_private_key_file_path", "{dir}/key.pem")
+            .file("cert.pem", cert)
+            .file("key.pem", key)
+    });
+    let own_port = SocketAddr::from(([127, 0, 0, 1], lender.web));
+    let request = "GET /stat HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    for version in [&TLS12, &TLS13] {
+        let mut connection = connect_to(own_port, &der, &[version]).unwrap();
+        let reply = connection.write(request).read_reply();
+        assert_eq!((reply.status, &reply.json()["data"]["available"]), (200, &json!(2)));
+    }
+    let (_, _, foreign) = certificate();
+    assert!(connect_to(own_port, &foreign, &[&TLS13]).is_err());
+    let answer = e2e::Connection::open(own_port).write(request).read_to_close();
+    assert!(!String::from_utf8_lossy(&answer).contains("available"));
+    assert_eq!(lender.get_json("/stat")["success"], true, "the main port has its own setting");
 }
 
 #[test]

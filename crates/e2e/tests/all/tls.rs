@@ -1,7 +1,7 @@
 //! TLS: its versions, its certificate, and that nothing is ever served without it once asked for.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
 use e2e::{Connection, DEADLINE, Server, Setup, Signal, wait_until};
@@ -40,6 +40,15 @@ pub(super) fn connect(
     trusted: &CertificateDer<'static>,
     versions: &[&'static SupportedProtocolVersion],
 ) -> std::io::Result<Connection<Stream>> {
+    connect_to(server.address(), trusted, versions)
+}
+
+/// As [`connect`], to another port.
+pub(super) fn connect_to(
+    address: SocketAddr,
+    trusted: &CertificateDer<'static>,
+    versions: &[&'static SupportedProtocolVersion],
+) -> std::io::Result<Connection<Stream>> {
     let mut roots = RootCertStore::empty();
     roots.add(trusted.clone()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -50,7 +59,7 @@ pub(super) fn connect(
         .with_no_client_auth();
     let name = ServerName::try_from("localhost").unwrap();
     let mut tls = ClientConnection::new(Arc::new(config), name).unwrap();
-    let mut tcp = TcpStream::connect(server.address())?;
+    let mut tcp = TcpStream::connect(address)?;
     tcp.set_read_timeout(Some(DEADLINE))?;
     tls.complete_io(&mut tcp)?;
     Ok(Connection::over(StreamOwned::new(tls, tcp)))

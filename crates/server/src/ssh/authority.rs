@@ -87,7 +87,11 @@ impl Authority {
     /// Whether `certificate` lets its holder log in to `machine` now.
     #[must_use]
     pub fn admits(&self, certificate: &Certificate, machine: MachineId) -> bool {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        self.admits_at(certificate, machine, SystemTime::now())
+    }
+
+    fn admits_at(&self, certificate: &Certificate, machine: MachineId, now: SystemTime) -> bool {
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let ours = self.0.pair().fingerprint(HashAlg::Sha256);
         let name = machine.to_string();
         certificate.cert_type() == CertType::User
@@ -122,4 +126,31 @@ fn read_key(path: &Path) -> io::Result<SshKey> {
     SshKey::from_openssh(&Secret::new(text)).map_err(|error| {
         io::Error::other(format!("{}: {error}; remove it to have a new one made", path.display()))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_good_from_its_skew_to_its_end_for_its_machine() {
+        let authority = Authority::new(SshKey::random().unwrap());
+        let (key, machine) = (SshKey::random().unwrap().public_line("x"), MachineId::random());
+        let minutes = Duration::from_secs(120);
+        let before = SystemTime::now();
+        let line = authority.issue(&key, machine, "alice", minutes).unwrap();
+        let after = SystemTime::now();
+        let certificate = Certificate::from_openssh(&line).unwrap();
+        let second = Duration::from_secs(1);
+        let check = |machine, now, expected| {
+            assert_eq!(authority.admits_at(&certificate, machine, now), expected, "{now:?}");
+        };
+        check(machine, before - SKEW - second, false);
+        check(machine, after - SKEW + second, true);
+        check(machine, before + minutes - second, true);
+        check(machine, after + minutes + second, false);
+        check(MachineId::random(), after, false);
+        let foreign = Authority::new(SshKey::random().unwrap());
+        assert!(!foreign.admits_at(&certificate, machine, after));
+    }
 }

@@ -249,6 +249,7 @@ fn a_certificate_is_good_for_its_machine_and_its_minutes_and_by_our_authority() 
         let foreign = Authority::new(SshKey::random().unwrap());
         assert!(!tries(&foreign, scene.id, minutes).await);
         assert!(!tries(&scene.authority, MachineId::random(), minutes).await);
+        assert!(!tries(&scene.authority, scene.id, Duration::ZERO).await, "it has expired");
         assert!(tries(&scene.authority, scene.id, minutes).await);
         assert_eq!(scene.notes.lock().unwrap().last(), Some(&("certificate", true)));
     });
