@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use e2e::lending::text;
-use e2e::{Connection, Guest, Lending, Setup, program, run, run_reading, wait_until};
-use rustix::process::Signal;
+use e2e::{Connection, Guest, Lending, Setup, Signal, program, run, run_reading, wait_until};
 use serde_json::{Value, json};
 
 const CLIENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/all/machines_classic.py");
@@ -31,13 +30,20 @@ struct Door {
     port: u16,
 }
 
+fn port_of_door(lending: &Lending) -> u16 {
+    let main = lending.address().port();
+    wait_until("the door", || lending.ports().into_iter().find(|port| *port != main))
+}
+
 impl Door {
     fn open(setup: Setup) -> Self {
         let lending = Lending::start_in(setup);
-        let main = lending.address().port();
-        let port =
-            wait_until("the door", || lending.ports().into_iter().find(|port| *port != main));
-        Self { lending, port }
+        Self { port: port_of_door(&lending), lending }
+    }
+
+    fn restart(&mut self) {
+        self.lending.restart(Signal::TERM);
+        self.port = port_of_door(&self.lending);
     }
 
     fn address(&self) -> SocketAddr {
@@ -325,4 +331,35 @@ fn a_server_that_ends_still_tells_of_machines_that_are_lent() {
     let port = u16::try_from(lent["container_listen_port"].as_u64().unwrap()).unwrap();
     let user = (text(&lent["container_username"]), text(&lent["container_password"]));
     assert!(Guest::enter(port, &user.0, &user.1).is_some(), "lent, and nobody gets in");
+}
+
+/// `gatehouse keys …` for the server of this door.
+fn keys(door: &Door, arguments: &[&str]) -> String {
+    let file = door.lending.path("gatehouse.ini").display().to_string();
+    let arguments = [&["keys"], arguments, &["-i", &file]].concat();
+    let exit = run(&program(), &arguments, &door.lending.path(""));
+    assert_eq!(exit.code, Some(0), "{exit:?}");
+    exit.stdout.trim().to_owned()
+}
+
+/// The SHA-256 of the file that clients are sent, by another program.
+fn sum_of_key(door: &Door) -> String {
+    let exit = run(Path::new("sha256sum"), &["m/public.pem"], &door.lending.path(""));
+    exit.stdout.split_whitespace().next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn the_fingerprint_is_that_of_the_key_in_force_and_a_new_key_is_in_force_after_a_restart() {
+    let mut door = Door::open(setup());
+    let told =
+        |door: &Door| text(&door.ask_all(&[entry(4, "STAT", &json!({}))], false)[0]["fingerprint"]);
+    let first = keys(&door, &["fingerprint"]);
+    assert_eq!((&first, &first), (&sum_of_key(&door), &told(&door)));
+
+    let second = keys(&door, &["regenerate", "--bits", "2048"]);
+    assert_ne!(second, first);
+    assert_eq!((&second, &second), (&sum_of_key(&door), &keys(&door, &["fingerprint"])));
+    assert_eq!(told(&door), first, "until the server starts anew");
+    door.restart();
+    assert_eq!(told(&door), second);
 }

@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 
 use e2e::lending::{Ends, id, port, text};
-use e2e::{Connection, Dispatch, Exit, Lending, Reply, Setup, Signal, program, run};
+use e2e::{Caller, Connection, Dispatch, Exit, Lending, Reply, Setup, Signal, program, run};
 use serde_json::json;
 
 const WHOLE: &str = "/machines";
@@ -127,6 +127,40 @@ fn with_accounts_nobody_asks_without_one_and_admins_see_all() {
     let path = format!("/machines/{}", id(&lent));
     let _ = server.request("DELETE", &path).send().refused(401);
     assert_eq!(admin.delete(&path).ok(), json!({}));
+}
+
+#[test]
+fn operators_have_their_own_machines_and_viewers_only_look() {
+    let setup = Lending::setup();
+    let _ends = Ends::of(&setup);
+    let server = Dispatch::serve(setup);
+    let (one, other) = (server.role("one", "operator"), server.role("other", "operator"));
+    let viewer = server.role("view", "viewer");
+    let reply = one.post(WHOLE, &json!({}));
+    assert_eq!(reply.status, 201, "{}", reply.text());
+    let lent = reply.json();
+    assert_eq!(lent["machine"]["owner"], "account one");
+    let path = format!("/machines/{}", id(&lent));
+    let seen = |caller: &Caller| {
+        caller.get(WHOLE).ok()["machines"].as_array().map(Vec::len).expect("a list")
+    };
+    let all = [&one, &other, &viewer, &server.admin()].map(seen);
+    assert_eq!(all, [1, 0, 1, 1]);
+
+    let change = json!({ "ttl": 60 });
+    for path in [path.clone(), format!("{path}/console")] {
+        assert_eq!(viewer.get(&path).status, 200, "{path}");
+        let _ = other.get(&path).refused(404);
+    }
+    for (caller, status) in [(&other, 404), (&viewer, 403)] {
+        let _ = caller.request("PATCH", &path).json(&change).send().refused(status);
+        let _ = caller.post(&format!("{path}/certificate"), &json!({})).refused(status);
+        let _ = caller.delete(&path).refused(status);
+    }
+    let _ = viewer.post(WHOLE, &json!({})).refused(403);
+    assert_eq!(seen(&one), 1, "nobody has changed it");
+    assert_eq!(one.request("PATCH", &path).json(&change).send().status, 200);
+    assert_eq!(one.delete(&path).ok(), json!({}));
 }
 
 /// One request by a connection from `from`.
