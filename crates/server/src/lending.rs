@@ -308,7 +308,7 @@ fn act(machines: Machines) -> Act {
                 Action::Create { order, .. } => {
                     Answer::Lent(Box::new(machines.create(*order).await?))
                 }
-                Action::Destroy { id, token } => {
+                Action::Destroy { id, token, .. } => {
                     machines.destroy(id, &token).await?;
                     Answer::Destroyed
                 }

@@ -9,6 +9,7 @@ pub mod access_tokens;
 pub mod client;
 mod connection;
 pub mod events;
+mod handovers;
 pub mod ip_filter;
 pub mod listener;
 pub mod rsa_keys;
@@ -24,7 +25,7 @@ pub use client::Client;
 pub use events::{Event, Listening, RuntimeError};
 pub use ip_filter::IpFilter;
 pub use listener::{Door, DoorSettings, Statistics};
-pub use verbs::{Act, Action, Answer, Call, Failure, Handler, Reply, Verbs};
+pub use verbs::{Act, Action, Answer, Call, Handler, Verbs};
 
 /// Something that will be there later.
 pub type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;

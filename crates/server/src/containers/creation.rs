@@ -31,7 +31,7 @@ async fn carry_out(shared: &Shared, action: Action) -> Result<Answer, MachineErr
         Action::Create { order, client, .. } => {
             Answer::Lent(Box::new(create(shared, &machines, *order, client).await?))
         }
-        Action::Destroy { id, token } => {
+        Action::Destroy { id, token, .. } => {
             machines.destroy(id, &token).await?;
             Answer::Destroyed
         }

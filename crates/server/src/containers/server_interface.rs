@@ -18,7 +18,7 @@ use super::{
 };
 use crate::config::Problems;
 use crate::tcp::verbs::NotAVerb;
-use crate::tcp::{Call, Client, Handler, Reply, RuntimeError, Verbs};
+use crate::tcp::{Call, Client, Handler, RuntimeError, Verbs};
 
 /// What a server is made of; what is absent it makes itself.
 #[derive(Debug, Clone)]
@@ -151,9 +151,9 @@ impl ServerInterface {
 }
 
 /// A panic becomes the door's: an internal error for the client, a runtime error for the program.
-async fn answered(routine: impl FnOnce() -> Response + Send + 'static) -> Reply {
+async fn answered(routine: impl FnOnce() -> Response + Send + 'static) -> Response {
     match handlers::run(routine).await {
-        Ok(response) => response.into(),
+        Ok(response) => response,
         Err(text) => std::panic::resume_unwind(Box::new(text)),
     }
 }

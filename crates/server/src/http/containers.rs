@@ -92,16 +92,15 @@ async fn carry_out(entrance: Entrance, request: &mut Request<'_>) -> Result<Outc
         REQUEST_VERB_CREATE => {
             let wanted = asked.create().map_err(|errors| bare(&Complaint::Malformed(&errors)))?;
             let order = Box::new(tcp::verbs::order(wanted, owner.as_deref()));
-            let address = std::net::SocketAddr::new(request.client.ip, 0);
-            let client = tcp::Client::new(address);
-            Action::Create { order, client, teller: tcp::events::Teller::default() }
+            let teller = tcp::events::Teller::default();
+            Action::Create { order, client: client(request), teller }
         }
         REQUEST_VERB_DESTROY => {
             let Destroy { uuid, token } =
                 asked.destroy().map_err(|errors| bare(&Complaint::Malformed(&errors)))?;
             // A UUID that none of ours can be: the same answer as for one that is not there.
             let id = uuid.parse().map_err(|_| bare(&Complaint::BadCredentials))?;
-            Action::Destroy { id, token }
+            Action::Destroy { id, token, client: client(request) }
         }
         _ => return Err(bare(&Complaint::UnknownVerb)),
     };
@@ -121,6 +120,10 @@ async fn carry_out(entrance: Entrance, request: &mut Request<'_>) -> Result<Outc
 }
 
 /// What comes with a request: the body of a POST; a GET brings nothing.
+fn client(request: &Request<'_>) -> tcp::Client {
+    tcp::Client::new(std::net::SocketAddr::new(request.client.ip, 0))
+}
+
 async fn parameters(request: &mut Request<'_>) -> Result<Map<String, Value>, Answer> {
     if request.head.method != Method::POST {
         return Ok(Map::new());

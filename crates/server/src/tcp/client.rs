@@ -4,10 +4,12 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
+use machines::manager::Handover;
 use ring::digest;
 use tokio::sync::watch;
 use wire::container::{Generation, Request, Response};
 
+use super::handovers::Handovers;
 use crate::places::GivesWay;
 
 /// A client and its connection. Copies are the same client.
@@ -19,11 +21,22 @@ struct Inner {
     id: String,
     address: SocketAddr,
     connected_at: SystemTime,
-    is_closed: watch::Sender<bool>,
+    session: watch::Sender<Session>,
     generation: OnceLock<Generation>,
     request: OnceLock<Request>,
     owner: OnceLock<String>,
     answer: Mutex<Option<Response>>,
+    handovers: Handovers,
+}
+
+/// How its session is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Session {
+    Open,
+    /// Whoever works for it may end in its own way.
+    Over,
+    /// Nothing goes on.
+    Closed,
 }
 
 impl Client {
@@ -37,11 +50,12 @@ impl Client {
             id,
             address,
             connected_at: SystemTime::now(),
-            is_closed: watch::Sender::new(false),
+            session: watch::Sender::new(Session::Open),
             generation: OnceLock::new(),
             request: OnceLock::new(),
             owner: OnceLock::new(),
             answer: Mutex::new(None),
+            handovers: Handovers::default(),
         }))
     }
 
@@ -83,13 +97,13 @@ impl Client {
 
     /// Ends its session: nothing more is read, done or answered for it.
     pub fn close(&self) {
-        self.0.is_closed.send_replace(true);
+        self.0.session.send_replace(Session::Closed);
     }
 
-    /// Whether its session was ended.
+    /// Whether its session has ended: it was closed, the client has gone, or has its answer.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        *self.0.is_closed.borrow()
+        *self.0.session.borrow() != Session::Open
     }
 
     /// Answers its request in the place of whoever would have, when that was said before the request was carried out.
@@ -103,8 +117,46 @@ impl Client {
 
     /// Waits until its session is ended by [`Client::close`].
     pub(super) async fn closed(&self) {
+        self.wait_for(|session| session == Session::Closed).await;
+    }
+
+    /// Waits until its session has ended, in whatever way.
+    #[cfg(test)]
+    pub(super) async fn ended(&self) {
+        self.wait_for(|session| session != Session::Open).await;
+    }
+
+    async fn wait_for(&self, is_it: impl Fn(Session) -> bool) {
         // The sender lives as long as this client.
-        let _ = self.0.is_closed.subscribe().wait_for(|closed| *closed).await;
+        let _ = self.0.session.subscribe().wait_for(|session| is_it(*session)).await;
+    }
+
+    /// The client is gone: nobody waits for what is done for it.
+    pub(super) fn leave(&self) {
+        self.0.session.send_if_modified(|session| {
+            let is_open = *session == Session::Open;
+            if is_open {
+                *session = Session::Over;
+            }
+            is_open
+        });
+    }
+
+    /// It is to be told of a machine by its answer. If its session ends without that, the machine is taken back, also at
+    /// once.
+    pub(crate) fn is_to_know(&self, handover: Handover) {
+        self.0.handovers.add(handover);
+    }
+
+    /// Whether its answer tells of a machine.
+    pub(super) fn has_news(&self) -> bool {
+        self.0.handovers.are_there()
+    }
+
+    /// Ends its session.
+    pub(super) fn settle(&self, is_answered: bool) {
+        self.leave();
+        self.0.handovers.settle(is_answered);
     }
 
     pub(super) fn learn_generation(&self, generation: Generation) {

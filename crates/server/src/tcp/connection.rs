@@ -1,7 +1,7 @@
 //! One client: keys, one request, one answer.
 //!
-//! Invariant: nothing is awaited without a limit but the handler of a request; while a handler runs whose result the
-//! client alone needs, the client is watched, and when it is gone the handler is dropped.
+//! Invariant: nothing is awaited without a limit but the handler of a request; while it runs, the client is watched. When
+//! that is gone, a handler whose result it alone needs is dropped, any other may learn of it.
 
 use std::io;
 use std::sync::Arc;
@@ -17,9 +17,9 @@ use wire::container::{
     Complaint, Next, Refusal, Request, Response, ServerSide, Unlock, Unlocked, Unreadable,
 };
 
-use super::events::{Event, RuntimeError};
+use super::events::Event;
 use super::listener::{Shared, drained};
-use super::verbs::{Call, Failure, Handler, Reply};
+use super::verbs::{Call, Handler};
 use super::{Client, access_tokens};
 use crate::places::{Place, group};
 
@@ -71,6 +71,7 @@ impl std::fmt::Display for End {
 /// Serves a client until it has its answer or is gone.
 pub(super) async fn serve(served: Served, mut drain: watch::Receiver<Option<Duration>>) {
     let Served { shared, stream, client, mut place } = served;
+    let _cut = Cut(client.clone());
     // Answers are written whole; waiting for more to send would only delay them.
     let _ = stream.set_nodelay(true);
     let side = ServerSide::new(Arc::clone(&shared.settings.keys));
@@ -96,13 +97,23 @@ pub(super) async fn serve(served: Served, mut drain: watch::Receiver<Option<Dura
             Err(end)
         }
     };
-    if let Err(end) = outcome {
+    if let Err(end) = &outcome {
         tracing::debug!(client = client.id(), "(client ID {}) ended: {end}", client.id());
     }
     drop(link);
     drop(place);
+    client.settle(matches!(outcome, Ok(true)));
     if is_secured {
         shared.teller.tell(Event::ClientClosed(client)).await;
+    }
+}
+
+/// Settles a session that is cut before its end.
+struct Cut(Client);
+
+impl Drop for Cut {
+    fn drop(&mut self) {
+        self.0.settle(false);
     }
 }
 
@@ -173,14 +184,14 @@ async fn unlocked(
     Ok(work.await.unwrap_or(Err(Refusal::Block)))
 }
 
-/// From the request to the last byte of its answer.
+/// From the request to the last byte of its answer; whether that tells of success.
 async fn attend(
     shared: &Shared,
     link: &mut Link,
     client: &Client,
     place: &mut Place<Client>,
     request: Result<Request, Unreadable>,
-) -> Result<(), End> {
+) -> Result<bool, End> {
     // The client is told that its packet may come before it sends it; it waits for this no more.
     link.flush().await?;
     let reply = tokio::select! {
@@ -188,36 +199,19 @@ async fn attend(
         () = client.closed() => Err(End::Closed),
         reply = reply(shared, link, client, request) => reply,
     };
-    // Whatever ends this before the client was told, a machine that it carries is taken back.
-    let Reply { response, handover, failure } = reply?;
-    if let Some(failure) = failure {
-        tell_failure(shared, client, failure).await;
-    }
+    let response = reply?;
     // Whoever only has to take an answer must not keep others out by not taking it.
-    if handover.is_none() {
+    let has_news = client.has_news();
+    if !has_news {
         place.unsettle(client.clone());
     }
-    let delivery = until(deadline(shared), deliver(link, &response, handover.is_some()));
-    let outcome = tokio::select! {
+    let delivery = until(deadline(shared), deliver(link, &response, has_news));
+    let is_success = tokio::select! {
         biased;
         () = client.closed() => Err(End::Closed),
-        outcome = delivery => outcome,
-    };
-    if let (Ok(()), Some(handover)) = (&outcome, handover)
-        && link.is_taken().await
-    {
-        handover.told();
-    }
-    outcome
-}
-
-async fn tell_failure(shared: &Shared, client: &Client, failure: Failure) {
-    let Failure { class, text: trace } = failure;
-    let verb = client.request().map_or("request", |request| request.verb.as_str());
-    tracing::error!(client = client.id(), "(client ID {}) {verb} failed: {trace}", client.id());
-    let error = RuntimeError { name: verb.to_owned(), class, trace };
-    let client = Some(client.clone());
-    shared.teller.tell(Event::RuntimeError { error, client }).await;
+        is_success = delivery => is_success,
+    }?;
+    Ok(is_success && (!has_news || link.is_taken().await))
 }
 
 /// What is to be answered.
@@ -226,27 +220,26 @@ async fn reply(
     link: &mut Link,
     client: &Client,
     request: Result<Request, Unreadable>,
-) -> Result<Reply, End> {
-    let refuse = |complaint: &Complaint<'_>| {
-        Ok(Reply::from(Response::refuse(complaint, client.generation())))
-    };
+) -> Result<Response, End> {
+    let refuse = |complaint: &Complaint<'_>| Ok(Response::refuse(complaint, client.generation()));
     let request = match request {
         Ok(request) => request,
         Err(Unreadable::NotAnObject) => return refuse(&Complaint::Internal),
         Err(Unreadable::Malformed(errors)) => {
             let event = Event::MalformedRequest { client: client.clone(), errors: errors.clone() };
-            shared.teller.tell(event).await;
+            tell(shared, client, event).await?;
             return match client.take_answer() {
-                Some(answer) => Ok(answer.into()),
+                Some(answer) => Ok(answer),
                 None => refuse(&Complaint::Malformed(&errors)),
             };
         }
     };
     client.learn_request(&request);
     tracing::info!(client = client.id(), "(client ID {}) {}", client.id(), request.verb);
-    shared.teller.tell(Event::Request { client: client.clone(), request: request.clone() }).await;
+    let event = Event::Request { client: client.clone(), request: request.clone() };
+    tell(shared, client, event).await?;
     if let Some(answer) = client.take_answer() {
-        return Ok(answer.into());
+        return Ok(answer);
     }
     if let Some(tokens) = &shared.settings.access_tokens {
         match access_tokens::admit(tokens, request.access_token()).await {
@@ -258,15 +251,15 @@ async fn reply(
                 return refuse(&Complaint::AccessTokenInvalid);
             }
             Err(access_tokens::NotAdmitted::Failed(text)) => {
-                let failure = Some(Failure { class: "AccessTokens", text });
-                return refuse(&Complaint::Internal).map(|reply| Reply { failure, ..reply });
+                shared.teller.fail(client, "AccessTokens", text).await;
+                return refuse(&Complaint::Internal);
             }
         }
     }
     let Some(handler) = shared.verbs.get(&request.verb) else {
-        shared.teller.tell(Event::UnknownVerb(client.clone())).await;
+        tell(shared, client, Event::UnknownVerb(client.clone())).await?;
         return match client.take_answer() {
-            Some(answer) => Ok(answer.into()),
+            Some(answer) => Ok(answer),
             None => refuse(&Complaint::UnknownVerb),
         };
     };
@@ -274,35 +267,45 @@ async fn reply(
     carry_out(link, &handler, call).await
 }
 
+/// Nothing goes on for a client that a listener has closed: not even in the moment until that is seen elsewhere.
+async fn tell(shared: &Shared, client: &Client, event: Event) -> Result<(), End> {
+    shared.teller.tell(event).await;
+    if client.is_closed() { Err(End::Closed) } else { Ok(()) }
+}
+
 /// Runs the handler on a task of its own: a panic in it ends nobody else, and dropping it ends it.
-async fn carry_out(link: &mut Link, handler: &Handler, call: Call) -> Result<Reply, End> {
-    let generation = call.client.generation();
+async fn carry_out(link: &mut Link, handler: &Handler, call: Call) -> Result<Response, End> {
+    let (client, teller) = (call.client.clone(), call.teller.clone());
     let mut work = JoinSet::new();
     work.spawn(handler.run(call));
-    let finished = if handler.ends_with_client() {
-        tokio::select! {
-            biased;
-            finished = work.join_next() => finished,
-            end = link.watch() => return Err(end),
+    let (finished, gone) = tokio::select! {
+        biased;
+        finished = work.join_next() => (finished, None),
+        end = link.watch() => {
+            client.leave();
+            if handler.ends_with_client() {
+                return Err(end);
+            }
+            (work.join_next().await, Some(end))
         }
-    } else {
-        work.join_next().await
     };
-    match finished {
-        Some(Ok(reply)) => Ok(reply),
+    let response = match finished {
+        Some(Ok(response)) => response,
         Some(Err(error)) => {
-            let failure = Some(Failure { class: "Panic", text: error.to_string() });
-            let response = Response::refuse(&Complaint::Internal, generation);
-            Ok(Reply { failure, ..Reply::from(response) })
+            teller.fail(&client, "Panic", error.to_string()).await;
+            Response::refuse(&Complaint::Internal, client.generation())
         }
-        None => Err(End::Closed),
-    }
+        None => return Err(End::Closed),
+    };
+    gone.map_or(Ok(response), Err)
 }
 
 /// Sends the answer: its length, and when that is confirmed the rest. Where it `must_arrive`, a client that says nothing
-/// more before it has come is taken for gone.
-async fn deliver(link: &mut Link, response: &Response, must_arrive: bool) -> Result<(), End> {
+/// more before it has come is taken for gone. Whether what was sent tells of success.
+async fn deliver(link: &mut Link, response: &Response, must_arrive: bool) -> Result<bool, End> {
+    let mut is_success = response.success;
     if link.side.answer(response).is_err() {
+        is_success = false;
         let internal = Response::refuse(&Complaint::Internal, link.side.generation());
         link.side.answer(&internal).map_err(End::Refused)?;
     }
@@ -315,7 +318,7 @@ async fn deliver(link: &mut Link, response: &Response, must_arrive: bool) -> Res
                 }
                 link.flush().await?;
                 link.stream.shutdown().await?;
-                return Ok(());
+                return Ok(is_success);
             }
             Next::Refused(refusal) => return Err(End::Refused(refusal)),
             Next::Unlock(_) | Next::Secured | Next::Request(_) => return Err(End::Closed),

@@ -136,6 +136,14 @@ impl Teller {
         }
     }
 
+    /// Logs and tells that something failed for `client`.
+    pub async fn fail(&self, client: &Client, class: &'static str, trace: String) {
+        let verb = client.request().map_or("request", |request| request.verb.as_str());
+        tracing::error!(client = client.id(), "(client ID {}) {verb} failed: {trace}", client.id());
+        let error = RuntimeError { name: verb.to_owned(), class, trace };
+        self.tell(Event::RuntimeError { error, client: Some(client.clone()) }).await;
+    }
+
     /// How many failures there were.
     #[must_use]
     pub fn errors(&self) -> u64 {

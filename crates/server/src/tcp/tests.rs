@@ -13,10 +13,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use wire::Secret;
-use wire::container::{ClientSide, Generation, KeyPair, Progress, Response};
+use wire::container::{ClientSide, Complaint, Generation, KeyPair, Progress, Response};
 
 use super::ip_filter::IpRule;
 use super::*;
+
+mod undoing;
 
 fn keys() -> Arc<KeyPair> {
     static KEYS: OnceLock<Arc<KeyPair>> = OnceLock::new();
@@ -83,7 +85,7 @@ fn act(action: Action) -> Later<Result<Answer, MachineError>> {
                 Err(MachineError::SetUp("secret reason".to_owned()))
             }
             Action::Create { .. } => Ok(Answer::Lent(Box::new(lent(Handover::new(|_| {}))))),
-            Action::Destroy { id, token }
+            Action::Destroy { id, token, .. }
                 if id.to_string() == ID && token.matches(&"t".repeat(255)) =>
             {
                 Ok(Answer::Destroyed)
@@ -226,6 +228,7 @@ async fn what_happens_is_told_in_order() {
     check_events("CREATE", 0, &[10, 3, 1, 8, 4, 2, 11]).await;
     check_events("NONE", 0, &[10, 3, 1, 8, 12, 2, 11]).await;
     check_events("none", 0, &[10, 3, 1, 7, 2, 11]).await;
+    check_events("DESTROY", 0, &[10, 3, 1, 8, 7, 2, 11]).await;
 }
 
 #[tokio::test]
@@ -236,6 +239,7 @@ async fn a_listener_that_closes_the_client_ends_the_session() {
     check_events("CREATE", 4, &[10, 3, 1, 8, 4, 2, 11]).await;
     check_events("NONE", 12, &[10, 3, 1, 8, 12, 2, 11]).await;
     check_events("none", 7, &[10, 3, 1, 7, 2, 11]).await;
+    check_events("DESTROY", 7, &[10, 3, 1, 8, 7, 2, 11]).await;
 }
 
 #[tokio::test]
@@ -243,9 +247,7 @@ async fn verbs_can_be_added_and_replaced_while_the_door_is_open() {
     let verbs = verbs();
     let opened = open(settings(), verbs.clone(), None).await;
     let echo =
-        Handler::new(
-            |call: Call| async move { Response::ok(call.request.parameters.clone()).into() },
-        );
+        Handler::new(|call: Call| async move { Response::ok(call.request.parameters.clone()) });
     verbs.set("ECHO", echo.clone()).unwrap();
     assert_eq!(verbs.set("echo", echo.clone()), Err(verbs::NotAVerb));
     let echoed = ask(opened.address, "ECHO", json!({ "a": [1, "b"] })).await.unwrap();
@@ -261,7 +263,7 @@ async fn a_handler_that_panics_is_an_internal_error() {
     verbs.set("BOOM", Handler::new(|_| async { panic!("as the test wants") })).unwrap();
     let long = Handler::new(|_| async {
         let text = "x".repeat(17 << 20);
-        Response::ok(serde_json::Map::from_iter([("text".to_owned(), text.into())])).into()
+        Response::ok(serde_json::Map::from_iter([("text".to_owned(), text.into())]))
     });
     verbs.set("LONG", long).unwrap();
     let opened = open(settings(), verbs, None).await;
@@ -276,7 +278,7 @@ async fn a_silent_client_is_let_go_and_a_long_creation_is_not() {
     let verbs = verbs();
     let slow = Handler::while_client_waits(|_| async {
         tokio::time::sleep(Duration::from_millis(600)).await;
-        Response::ok(serde_json::Map::new()).into()
+        Response::ok(serde_json::Map::new())
     });
     verbs.set("SLOW", slow).unwrap();
     let client_timeout = Some(Duration::from_millis(300));
@@ -467,7 +469,7 @@ async fn a_door_that_closes_waits_for_who_is_served_and_for_nobody_else() {
         let mut ended = ended.clone();
         async move {
             ended.wait_for(|ended| *ended).await.unwrap();
-            Response::ok(serde_json::Map::new()).into()
+            Response::ok(serde_json::Map::new())
         }
     });
     verbs.set("WAIT", waiting).unwrap();

@@ -33,44 +33,12 @@ pub struct Call {
 impl Call {
     /// The answer for `complaint`, in the words that this client knows.
     #[must_use]
-    pub fn refuse(&self, complaint: &Complaint<'_>) -> Reply {
-        Reply::from(Response::refuse(complaint, self.client.generation()))
+    pub fn refuse(&self, complaint: &Complaint<'_>) -> Response {
+        Response::refuse(complaint, self.client.generation())
     }
 }
 
-/// What comes of a request.
-pub struct Reply {
-    /// What the client is told.
-    pub response: Response,
-    /// The machine that the client is told of; dropped before, it is taken back.
-    pub handover: Option<Handover>,
-    /// Why the server failed, where it did.
-    pub failure: Option<Failure>,
-}
-
-/// Why a request could not be carried out, for logs and listeners.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
-    /// Of which kind.
-    pub class: &'static str,
-    /// What is known of it.
-    pub text: String,
-}
-
-impl std::fmt::Debug for Reply {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Data holds passwords.
-        f.debug_struct("Reply").field("message", &self.response.message).finish_non_exhaustive()
-    }
-}
-
-impl From<Response> for Reply {
-    fn from(response: Response) -> Self {
-        Self { response, handover: None, failure: None }
-    }
-}
-
-type Run = Arc<dyn Fn(Call) -> Later<Reply> + Send + Sync>;
+type Run = Arc<dyn Fn(Call) -> Later<Response> + Send + Sync>;
 
 /// Carries out requests of one verb.
 #[derive(Clone)]
@@ -91,7 +59,7 @@ impl Handler {
     pub fn new<F, R>(run: F) -> Self
     where
         F: Fn(Call) -> R + Send + Sync + 'static,
-        R: Future<Output = Reply> + Send + 'static,
+        R: Future<Output = Response> + Send + 'static,
     {
         Self { run: Arc::new(move |call| Box::pin(run(call))), ends_with_client: false }
     }
@@ -100,12 +68,13 @@ impl Handler {
     pub fn while_client_waits<F, R>(run: F) -> Self
     where
         F: Fn(Call) -> R + Send + Sync + 'static,
-        R: Future<Output = Reply> + Send + 'static,
+        R: Future<Output = Response> + Send + 'static,
     {
         Self { ends_with_client: true, ..Self::new(run) }
     }
 
-    pub(super) fn run(&self, call: Call) -> Later<Reply> {
+    /// Carries a request out.
+    pub(super) fn run(&self, call: Call) -> Later<Response> {
         (self.run)(call)
     }
 
@@ -128,7 +97,7 @@ impl Verbs {
     #[must_use]
     pub fn builtin(act: &Act) -> Self {
         let verbs = Self::default();
-        let with = |run: fn(Act, Call) -> Later<Reply>| {
+        let with = |run: fn(Act, Call) -> Later<Response>| {
             let act = Arc::clone(act);
             move |call| run(Arc::clone(&act), call)
         };
@@ -189,6 +158,8 @@ pub enum Action {
         id: MachineId,
         /// Proves that it is the client's.
         token: Secret,
+        /// Who asks.
+        client: Client,
     },
 }
 
@@ -222,14 +193,14 @@ impl Answer {
 /// Carries out actions.
 pub type Act = Arc<dyn Fn(Action) -> Later<Result<Answer, MachineError>> + Send + Sync>;
 
-async fn stat(act: Act, call: Call) -> Reply {
-    answered(act(Action::Stat).await, &call)
+async fn stat(act: Act, call: Call) -> Response {
+    answered(act(Action::Stat).await, &call).await
 }
 
-async fn create(act: Act, call: Call) -> Reply {
+async fn create(act: Act, call: Call) -> Response {
     let wanted = match call.request.create() {
         Ok(wanted) => wanted,
-        Err(errors) => return malformed(&errors, &call),
+        Err(errors) => return malformed(errors, &call).await,
     };
     let order = Box::new(order(wanted, call.client.owner()));
     let (client, teller) = (call.client.clone(), call.teller.clone());
@@ -238,23 +209,24 @@ async fn create(act: Act, call: Call) -> Reply {
         let created = Event::Created { client: call.client.clone(), machine: lent.id };
         call.teller.tell(created).await;
     }
-    answered(outcome, &call)
+    answered(outcome, &call).await
 }
 
-async fn destroy(act: Act, call: Call) -> Reply {
+async fn destroy(act: Act, call: Call) -> Response {
     let Destroy { uuid, token } = match call.request.destroy() {
         Ok(wanted) => wanted,
-        Err(errors) => return malformed(&errors, &call),
+        Err(errors) => return malformed(errors, &call).await,
     };
     // A UUID that none of ours can be: the same answer as for one that is not there.
     let Ok(id) = uuid.parse() else {
         return call.refuse(&Complaint::BadCredentials);
     };
-    let outcome = act(Action::Destroy { id, token }).await;
+    let client = call.client.clone();
+    let outcome = act(Action::Destroy { id, token, client }).await;
     if matches!(outcome, Ok(Answer::Destroyed)) {
         call.teller.tell(Event::Destroyed { client: call.client.clone(), machine: id }).await;
     }
-    answered(outcome, &call)
+    answered(outcome, &call).await
 }
 
 /// What is asked for, in the room's words.
@@ -265,17 +237,23 @@ pub fn order(wanted: Create, owner: Option<&str>) -> Order {
     Order { image, memory_mb, vcpus, ttl, ssh_public_key, labels, owner }
 }
 
-fn malformed(errors: &Errors, call: &Call) -> Reply {
-    call.refuse(&Complaint::Malformed(errors))
+/// A rule of the verb's own is broken.
+async fn malformed(errors: Errors, call: &Call) -> Response {
+    let event = Event::MalformedRequest { client: call.client.clone(), errors: errors.clone() };
+    call.teller.tell(event).await;
+    call.client.take_answer().unwrap_or_else(|| call.refuse(&Complaint::Malformed(&errors)))
 }
 
-fn answered(outcome: Result<Answer, MachineError>, call: &Call) -> Reply {
+async fn answered(outcome: Result<Answer, MachineError>, call: &Call) -> Response {
     match outcome {
         Ok(answer) => {
             let response = Response::ok(data(&answer));
-            Reply { handover: answer.handover(), ..Reply::from(response) }
+            if let Some(handover) = answer.handover() {
+                call.client.is_to_know(handover);
+            }
+            response
         }
-        Err(error) => refused(&error, call),
+        Err(error) => refused(&error, call).await,
     }
 }
 
@@ -316,10 +294,19 @@ fn lent_data(lent: &Lent) -> Value {
     data
 }
 
-fn refused(error: &MachineError, call: &Call) -> Reply {
-    let (complaint, class) = complaint(error);
-    let failure = class.map(|class| Failure { class, text: error.to_string() });
-    Reply { failure, ..call.refuse(&complaint) }
+async fn refused(error: &MachineError, call: &Call) -> Response {
+    tell_failure(&call.teller, &call.client, error).await;
+    call.refuse(&complaint(error).0)
+}
+
+/// Tells of an error that is the server's own. A machine that ended because its session was ended is none.
+async fn tell_failure(teller: &Teller, client: &Client, error: &MachineError) {
+    let is_meant = matches!(error, MachineError::Ended(_)) && client.is_closed();
+    if let (_, Some(class)) = complaint(error)
+        && !is_meant
+    {
+        teller.fail(client, class, error.to_string()).await;
+    }
 }
 
 /// What clients are told of an error, and of which kind it is where the server has failed.
