@@ -19,22 +19,29 @@ mod creation;
 mod endpoint_shell;
 mod handlers;
 mod interfaces;
+mod request_handlers;
 mod running;
 mod server_interface;
 #[cfg(test)]
 mod tests;
+mod virtualization;
 
 pub use endpoint_shell::{EndpointShell, ShellError};
 pub use handlers::{Container, NoSuchEvent, Occasion};
-pub use interfaces::{DatabaseInterface, Entry, RsaWrapper, VirtualizationInterface};
+pub use interfaces::{DatabaseInterface, Entry, RsaWrapper};
+pub use request_handlers::RequestHandler;
 pub use running::{RuntimeStatistics, StartError};
 pub use server_interface::{MakeError, Parameters, ServerInterface};
+pub use virtualization::{VirtualizationInterface, created, destroyed};
 
 pub use crate::config::containers::{Accelerator, OnShutdown, PortRange};
+pub use crate::tcp::verbs::NotAVerb;
 pub use crate::tcp::{Client, RuntimeError};
 pub use machines::guest::shell::{Bounds, Output};
+pub use machines::{HostKey, Lent, MachineError, MachineId, Order, Summary};
+pub use wire::Secret;
 pub use wire::container::{
-    Complaint, Errors, REQUEST_VERB_CREATE, REQUEST_VERB_DESTROY, REQUEST_VERB_STAT,
+    Complaint, Errors, Generation, REQUEST_VERB_CREATE, REQUEST_VERB_DESTROY, REQUEST_VERB_STAT,
     RESPONSE_MSG_BAD_AUTH, RESPONSE_MSG_BAD_REQ, RESPONSE_MSG_INTERNAL_ERROR, RESPONSE_MSG_OK,
     RESPONSE_MSG_REFUSED_REQ, RESPONSE_MSG_UNAVAILABLE, Request, Response,
 };

@@ -30,6 +30,11 @@ impl Handover {
         Self(Mutex::new(Some(Box::new(end))))
     }
 
+    /// Hands it to somebody else to tell. What is left behind does nothing.
+    pub fn pass_on(&mut self) -> Self {
+        std::mem::replace(self, Self(Mutex::new(None)))
+    }
+
     /// That of a machine of ours. It does not keep the server.
     pub(super) fn of(shared: &Arc<Shared>, id: MachineId) -> Self {
         let shared = Arc::downgrade(shared);

@@ -5,10 +5,13 @@
 use std::sync::Arc;
 
 use machines::manager::Pending;
-use machines::{Lent, MachineError, Machines, Order};
+use machines::{Lent, MachineError, MachineId, Machines, Order};
+use wire::Secret;
 
 use super::handlers::{Container, Occasion, Shared};
-use super::{EVENT_CREATED_CONTAINER, EVENT_CREATED_ENDPOINT_SHELL, EndpointShell};
+use super::{
+    EVENT_CREATED_CONTAINER, EVENT_CREATED_ENDPOINT_SHELL, EVENT_DESTROYED_CONTAINER, EndpointShell,
+};
 use crate::tcp::{Act, Action, Answer, Client, Later};
 
 /// Carries out what the documented verbs ask.
@@ -21,7 +24,7 @@ pub(super) fn act(shared: &Arc<Shared>) -> Act {
 }
 
 async fn carry_out(shared: &Shared, action: Action) -> Result<Answer, MachineError> {
-    let machines = shared.machines().ok_or(MachineError::Closing)?;
+    let machines = machines(shared)?;
     Ok(match action {
         Action::Stat => {
             let stat = machines.stat();
@@ -29,21 +32,23 @@ async fn carry_out(shared: &Shared, action: Action) -> Result<Answer, MachineErr
             Answer::Stat { uptime_secs: stat.uptime.as_secs(), available }
         }
         Action::Create { order, client, .. } => {
-            Answer::Lent(Box::new(create(shared, &machines, *order, client).await?))
+            Answer::Lent(Box::new(create(shared, *order, client).await?))
         }
-        Action::Destroy { id, token, .. } => {
-            machines.destroy(id, &token).await?;
+        Action::Destroy { id, token, client } => {
+            destroy(shared, id, &token, client).await?;
             Answer::Destroyed
         }
     })
 }
 
-async fn create(
+/// Lends a machine. Dropped before its end, everything is undone.
+pub(super) async fn create(
     shared: &Shared,
-    machines: &Machines,
     order: Order,
     client: Client,
 ) -> Result<Lent, MachineError> {
+    let machines = machines(shared)?;
+    go_on(&client)?;
     let mut pending = machines.order(order).await?;
     pending.start().await?;
     let container = Container { uuid: pending.id(), summary: Some(pending.summary()?) };
@@ -62,6 +67,31 @@ async fn create(
         pending.set_up().await?;
     }
     pending.finish().await
+}
+
+/// Takes a machine back from who holds its token.
+pub(super) async fn destroy(
+    shared: &Shared,
+    id: MachineId,
+    token: &Secret,
+    client: Client,
+) -> Result<(), MachineError> {
+    let machines = machines(shared)?;
+    // As it was: afterwards nothing can be seen of it.
+    let summary = machines.show(id).ok();
+    machines.destroy(id, token).await?;
+    let occasion = Occasion {
+        event: EVENT_DESTROYED_CONTAINER,
+        client: Some(client),
+        container: Some(Container { uuid: id, summary }),
+        ..Occasion::default()
+    };
+    shared.tell(occasion).await;
+    Ok(())
+}
+
+fn machines(shared: &Shared) -> Result<Machines, MachineError> {
+    shared.machines().ok_or(MachineError::Closing)
 }
 
 /// Sets a machine up by its endpoint's shell, which the program is shown first.
@@ -96,7 +126,7 @@ async fn by_shell(
 
 fn go_on(client: &Client) -> Result<(), MachineError> {
     if client.is_closed() {
-        return Err(MachineError::Ended("a handler has ended the session".to_owned()));
+        return Err(MachineError::Ended("its client's session has ended".to_owned()));
     }
     Ok(())
 }

@@ -1,18 +1,23 @@
 //! Who is told of events, and of what.
 //!
 //! Invariant: a handler runs on a thread that may block, and is waited for. One that panics closes the client that it
-//! was told of: what it may have wanted to forbid does not happen.
+//! was told of: what it may have wanted to forbid does not happen. Handlers that clients cause never hold all threads:
+//! what they wait for needs some too.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use machines::{MachineId, Machines, Summary};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use wire::container::Errors;
 
 use super::{EVENT_RUNTIME_ERROR, EVENT_UNKNOWN_VERB, EndpointShell};
 use crate::tcp::{Client, Event, Later, Listening, RuntimeError};
 
+/// Handlers of requests that run at a time, and as many of events; as many threads as both are left for what they wait for.
+pub(super) const TURNS: usize = 128;
 const EVENTS: usize = EVENT_UNKNOWN_VERB as usize;
 
 /// What a handler is told: which event, and the documented arguments that this event has.
@@ -39,7 +44,7 @@ pub struct Occasion {
 pub struct Container {
     /// By which clients name it.
     pub uuid: MachineId,
-    /// What it is like; absent when it is gone.
+    /// What it is like, or was before it was destroyed; absent when it is not known.
     pub summary: Option<Summary>,
 }
 
@@ -51,11 +56,15 @@ pub struct NoSuchEvent(pub u8);
 type Routine = Arc<dyn Fn(&Occasion) + Send + Sync>;
 
 /// What all parts of an embedded server share.
-#[derive(Default)]
 pub(super) struct Shared {
     routines: RwLock<[Option<Routine>; EVENTS]>,
     machines: Slot,
+    /// While the server runs.
+    runtime: RwLock<Option<Handle>>,
     errors: AtomicU64,
+    request_turns: Arc<Semaphore>,
+    event_turns: Arc<Semaphore>,
+    threads_max: usize,
 }
 
 /// The machines, while the server runs.
@@ -68,8 +77,16 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Shared {
-    pub(super) fn new(machines: Slot) -> Self {
-        Self { machines, ..Self::default() }
+    pub(super) fn new(machines: Slot, turns: usize) -> Self {
+        Self {
+            routines: RwLock::default(),
+            machines,
+            runtime: RwLock::default(),
+            errors: AtomicU64::default(),
+            request_turns: Arc::new(Semaphore::new(turns)),
+            event_turns: Arc::new(Semaphore::new(turns)),
+            threads_max: 4 * turns,
+        }
     }
 
     pub(super) fn set(&self, event: u8, routine: Routine) -> Result<(), NoSuchEvent> {
@@ -90,8 +107,37 @@ impl Shared {
         self.machines.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Must be called on a thread of the server's runtime.
     pub(super) fn put_machines(&self, machines: Option<Machines>) {
+        let runtime = machines.as_ref().map(|_| Handle::current());
+        *self.runtime.write().unwrap_or_else(PoisonError::into_inner) = runtime;
         *self.machines.write().unwrap_or_else(PoisonError::into_inner) = machines;
+    }
+
+    /// Does `work` on the server's runtime while this thread waits; nothing where the server does not run, or ends first.
+    /// A panic of it goes on here.
+    pub(super) fn wait_for<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
+        let runtime = self.runtime.read().unwrap_or_else(PoisonError::into_inner).clone()?;
+        match runtime.block_on(runtime.spawn(work)) {
+            Ok(done) => Some(done),
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => None,
+            },
+        }
+    }
+
+    /// For handlers of requests, each of which holds a thread.
+    pub(super) fn request_turns(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.request_turns)
+    }
+
+    /// Threads for what blocks.
+    pub(super) fn threads_max(&self) -> usize {
+        self.threads_max
     }
 
     pub(super) fn errors(&self) -> u64 {
@@ -128,7 +174,25 @@ impl Shared {
     }
 }
 
-/// What the door tells, as handlers know it. What is told elsewhere with more to say is passed over.
+/// What the door tells, as handlers know it.
+pub(super) fn listening_in_turn(shared: &Arc<Shared>) -> Listening {
+    let (shared, at_once) = (Arc::clone(shared), listening(shared));
+    Arc::new(move |event| -> Later<()> {
+        let has_routine = shared.get(event.number()).is_some();
+        let told = at_once(event);
+        if !has_routine {
+            return told;
+        }
+        let turns = Arc::clone(&shared.event_turns);
+        Box::pin(async move {
+            // Nobody closes it.
+            let _turn = turns.acquire().await;
+            told.await;
+        })
+    })
+}
+
+/// The same for what is done while a handler waits. What is told elsewhere with more to say is passed over.
 pub(super) fn listening(shared: &Arc<Shared>) -> Listening {
     let shared = Arc::clone(shared);
     Arc::new(move |event| -> Later<()> {
@@ -145,7 +209,10 @@ fn occasion(event: Event) -> Option<Occasion> {
     let base = Occasion { event: event.number(), ..Occasion::default() };
     Some(match event {
         // `running` and `creation` tell of these.
-        Event::Stopped | Event::EndpointShell { .. } | Event::Created { .. } => return None,
+        Event::Stopped
+        | Event::EndpointShell { .. }
+        | Event::Created { .. }
+        | Event::Destroyed { .. } => return None,
         Event::Started => base,
         Event::Connection(client)
         | Event::Client(client)
@@ -157,10 +224,6 @@ fn occasion(event: Event) -> Option<Occasion> {
         }
         Event::RuntimeError { error, client } => {
             Occasion { client, runtime_error: Some(error), ..base }
-        }
-        Event::Destroyed { client, machine } => {
-            let container = Some(Container { uuid: machine, summary: None });
-            Occasion { client: Some(client), container, ..base }
         }
     })
 }

@@ -1,4 +1,4 @@
-//! The three things that a server is made of: what runs containers, what is known of them, and its keys.
+//! What is known of containers, and the server's keys.
 //!
 //! Invariant: what is known of containers holds no secret; tokens are compared, never shown.
 
@@ -12,32 +12,7 @@ use wire::Secret;
 use wire::container::{KeyError, KeyPair};
 
 use super::handlers::Slot;
-use crate::config::containers::{Machines as MachinesConfig, OnShutdown};
-use crate::config::{Config, Overrides, Problems};
 use crate::tcp::rsa_keys::{BITS_DEFAULT, KeyFileError, KeyFiles};
-
-/// What runs containers, and how many and how large they may be.
-#[derive(Debug, Clone)]
-pub struct VirtualizationInterface {
-    /// Limits, images, ports and QEMU, as section `[containers]` of the configuration has them. `state` and `iso` are
-    /// overruled by what else the server is given, and there is no warm pool.
-    pub machines: MachinesConfig,
-}
-
-impl VirtualizationInterface {
-    /// Every default of the configuration, but that containers are taken back when the server stops.
-    ///
-    /// # Errors
-    /// When the defaults do not fit this machine.
-    pub fn new() -> Result<Self, Problems> {
-        let text = "[containers]\n";
-        let config = Config::embedded("defaults", text, &Overrides::default(), &|_| None)?;
-        let mut machines = config.containers.ok_or_else(Problems::default)?.machines;
-        machines.images = state_home().join("gatehouse/machines/images");
-        machines.on_shutdown = OnShutdown::Stop;
-        Ok(Self { machines })
-    }
-}
 
 /// What is known of containers that are lent: kept in a folder, with hashes in the place of secrets.
 #[derive(Debug, Clone, Default)]

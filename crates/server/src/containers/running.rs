@@ -13,8 +13,8 @@ use tokio::runtime::Builder;
 use tokio::sync::watch;
 
 use super::handlers::{Occasion, Shared};
-use super::interfaces::{DatabaseInterface, VirtualizationInterface, state_home};
-use super::{DEFAULT_SERVER_BIND_ADDRESS, EVENT_STOPPED, RsaWrapper};
+use super::interfaces::{DatabaseInterface, state_home};
+use super::{DEFAULT_SERVER_BIND_ADDRESS, EVENT_STOPPED, RsaWrapper, VirtualizationInterface};
 use crate::config::containers::OnShutdown;
 use crate::lending::{LendingError, open_machines, open_qemu};
 use crate::shutdown::{Signals, Wish};
@@ -145,7 +145,9 @@ impl Drop for Release {
 type Started = mpsc::SyncSender<Result<Option<SocketAddr>, StartError>>;
 
 fn run(plan: &Plan, drain: &watch::Sender<Option<Duration>>, started: &Started) {
-    let runtime = match Builder::new_multi_thread().thread_name("containers").enable_all().build() {
+    let mut builder = Builder::new_multi_thread();
+    builder.thread_name("containers").max_blocking_threads(plan.shared.threads_max());
+    let runtime = match builder.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             // Who waits for this is told, or gone.
@@ -193,7 +195,7 @@ async fn serve(
         access_tokens: None,
         keys: Arc::clone(&plan.rsa.keys),
     };
-    let listening = Some(super::handlers::listening(&plan.shared));
+    let listening = Some(super::handlers::listening_in_turn(&plan.shared));
     let door = Door::new(settings, plan.verbs.clone(), listening);
     plan.shared.put_machines(Some(machines.clone()));
     let _ = started.send(Ok(address));

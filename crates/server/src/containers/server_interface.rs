@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use wire::container::{Errors, KeyError, Request, Response};
+use wire::container::{Errors, KeyError};
 
 use super::handlers::{self, Container, NoSuchEvent, Occasion, Shared};
 use super::running::{Plan, Run};
@@ -17,8 +17,7 @@ use super::{
     VirtualizationInterface, creation,
 };
 use crate::config::Problems;
-use crate::tcp::verbs::NotAVerb;
-use crate::tcp::{Call, Client, Handler, RuntimeError, Verbs};
+use crate::tcp::{Client, RuntimeError, Verbs};
 
 /// What a server is made of; what is absent it makes itself.
 #[derive(Debug, Clone)]
@@ -67,7 +66,7 @@ pub enum MakeError {
 /// A server of containers. Its methods may be called from any thread, but not from asynchronous code where they wait.
 #[derive(Debug)]
 pub struct ServerInterface {
-    plan: Plan,
+    pub(super) plan: Plan,
     run: Mutex<Option<Run>>,
 }
 
@@ -78,6 +77,10 @@ impl ServerInterface {
     /// # Errors
     /// When something that it was not given cannot be made.
     pub fn new(parameters: Parameters) -> Result<Self, MakeError> {
+        Self::with_turns(parameters, handlers::TURNS)
+    }
+
+    pub(super) fn with_turns(parameters: Parameters, turns: usize) -> Result<Self, MakeError> {
         let database = parameters.runtime_database_interface.unwrap_or_default();
         let virtualization = match parameters.runtime_virtualization_interface {
             Some(given) => given,
@@ -87,13 +90,13 @@ impl ServerInterface {
             Some(given) => given,
             None => RsaWrapper::new()?,
         };
-        let shared = Arc::new(Shared::new(database.slot()));
+        let shared = Arc::new(Shared::new(database.slot(), turns));
         let plan = Plan {
             iso: parameters.container_iso_path,
             bind_address: parameters.bind_address,
             listen_port: parameters.listen_port,
             client_timeout: parameters.client_timeout,
-            virtualization,
+            virtualization: virtualization.of(&shared),
             database,
             rsa,
             verbs: Verbs::builtin(&creation::act(&shared)),
@@ -103,7 +106,7 @@ impl ServerInterface {
         Ok(Self { plan, run: Mutex::default() })
     }
 
-    /// What runs its containers.
+    /// What runs its containers, to copy into handlers that make or destroy some.
     #[must_use]
     pub fn runtime_virtualization_interface(&self) -> &VirtualizationInterface {
         &self.plan.virtualization
@@ -121,23 +124,6 @@ impl ServerInterface {
         &self.plan.rsa
     }
 
-    /// Lets `routine` answer requests of `verb` from now on, also in the place of a documented one. It is run to its end
-    /// even when the client is gone.
-    ///
-    /// # Errors
-    /// When `verb` is not 1 to 64 letters from A to Z.
-    pub fn set_request_handler<F>(&self, verb: &str, routine: F) -> Result<(), NotAVerb>
-    where
-        F: Fn(&Client, &Request) -> Response + Send + Sync + 'static,
-    {
-        let routine = Arc::new(routine);
-        let handler = Handler::new(move |call: Call| {
-            let routine = Arc::clone(&routine);
-            async move { answered(move || routine(&call.client, &call.request)).await }
-        });
-        self.plan.verbs.set(verb, handler)
-    }
-
     /// Lets `routine` be told of an event, one of `EVENT_…`, in the place of who was told before.
     ///
     /// # Errors
@@ -147,14 +133,6 @@ impl ServerInterface {
         F: Fn(&Occasion) + Send + Sync + 'static,
     {
         self.plan.shared.set(event, Arc::new(routine))
-    }
-}
-
-/// A panic becomes the door's: an internal error for the client, a runtime error for the program.
-async fn answered(routine: impl FnOnce() -> Response + Send + 'static) -> Response {
-    match handlers::run(routine).await {
-        Ok(response) => response,
-        Err(text) => std::panic::resume_unwind(Box::new(text)),
     }
 }
 

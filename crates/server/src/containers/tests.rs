@@ -1,50 +1,92 @@
-//! The library from inside a plain program: no runtime, closures, threads. Machines are real in `tests/embedding.rs`.
+//! The library from inside a plain program: no runtime, closures, threads. Machines are real in `tests/embedding`.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
-use wire::Secret;
-use wire::container::{ClientSide, Generation, Progress};
+use wire::container::{ClientSide, Progress};
 
 use super::*;
+use crate::config::containers::Machines;
+
+mod sessions;
+
+const PEM: &str = include_str!("../../../../testdata/containers/private2048.pem");
+/// For a machine that does much else.
+const LONG: Duration = Duration::from_secs(60);
 
 fn rsa() -> RsaWrapper {
-    let pem = include_str!("../../../../testdata/containers/private2048.pem");
-    RsaWrapper::from_private_pem(&Secret::new(pem)).unwrap()
+    RsaWrapper::from_private_pem(&Secret::new(PEM)).unwrap()
 }
 
 /// A server on a free port, and the folder that it uses.
 fn server() -> (Arc<ServerInterface>, tempfile::TempDir) {
+    server_of(|_| {})
+}
+
+fn server_of(change: fn(&mut Machines)) -> (Arc<ServerInterface>, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
+    let server = ServerInterface::new(parameters(&folder, change));
+    (Arc::new(server.unwrap()), folder)
+}
+
+/// Without an image: whoever asks for a machine gets none.
+fn parameters(folder: &tempfile::TempDir, change: fn(&mut Machines)) -> Parameters {
     let mut virtualization = VirtualizationInterface::new().unwrap();
     // KVM would be tried out first.
     virtualization.machines.accelerator = Accelerator::Emulation;
-    let server = ServerInterface::new(Parameters {
+    virtualization.machines.images = folder.path().join("none");
+    change(&mut virtualization.machines);
+    Parameters {
         bind_address: "127.0.0.1".to_owned(),
         listen_port: 0,
-        client_timeout: Some(Duration::from_secs(20)),
+        client_timeout: Some(LONG),
         runtime_virtualization_interface: Some(virtualization),
         runtime_database_interface: Some(DatabaseInterface::at(folder.path())),
         runtime_rsa_wrapper: Some(rsa()),
         ..Parameters::default()
-    });
-    (Arc::new(server.unwrap()), folder)
+    }
 }
 
 /// Asks; nothing for a connection that ends without an answer.
 fn ask(address: SocketAddr, verb: &str) -> Option<Response> {
+    ask_whole(address, &json!({ "verb": verb, "parameters": {} }), |_| {})
+}
+
+/// The same; `asked` is called when all of the request is sent.
+fn ask_whole(
+    address: SocketAddr,
+    request: &Value,
+    asked: impl FnOnce(&TcpStream),
+) -> Option<Response> {
+    let client = ClientSide::new(rsa().keys, Generation::Four, request, None);
+    talk(address, client, asked)
+}
+
+fn talk(
+    address: SocketAddr,
+    mut client: ClientSide,
+    asked: impl FnOnce(&TcpStream),
+) -> Option<Response> {
     let mut stream = TcpStream::connect(address).unwrap();
-    let request = json!({ "verb": verb, "parameters": {} });
-    let mut client = ClientSide::new(rsa().keys, Generation::Four, &request, None);
+    stream.set_read_timeout(Some(LONG)).unwrap();
+    // Key length, key, confirmation, AES key, request length, request.
+    let (mut asked, mut sent) = (Some(asked), 0);
     loop {
         match client.advance().ok()? {
             Progress::Response(response) => return Some(response),
             Progress::Read => {
-                stream.write_all(&client.take_output()).ok()?;
+                let output = client.take_output();
+                stream.write_all(&output).ok()?;
+                sent += usize::from(!output.is_empty());
+                if sent == 6
+                    && let Some(asked) = asked.take()
+                {
+                    asked(&stream);
+                }
                 let mut bytes = [0; 4096];
                 let count = stream.read(&mut bytes).ok().filter(|count| *count > 0)?;
                 client.feed(&bytes[..count]);
@@ -161,7 +203,11 @@ fn events_are_told_by_their_numbers_and_a_closed_client_ends_the_session() {
     check_events("NONE", 0, &[10, 3, 1, 8, 12, 2, 11]);
     check_events("none", 0, &[10, 3, 1, 7, 2, 11]);
     check_events("STAT", 3, &[10, 3, 11]);
+    check_events("STAT", 1, &[10, 3, 1, 2, 11]);
     check_events("STAT", 8, &[10, 3, 1, 8, 2, 11]);
+    check_events("none", 7, &[10, 3, 1, 7, 2, 11]);
+    check_events("DESTROY", 7, &[10, 3, 1, 8, 7, 2, 11]);
+    check_events("NONE", 12, &[10, 3, 1, 8, 12, 2, 11]);
 }
 
 #[test]

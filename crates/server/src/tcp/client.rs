@@ -121,8 +121,7 @@ impl Client {
     }
 
     /// Waits until its session has ended, in whatever way.
-    #[cfg(test)]
-    pub(super) async fn ended(&self) {
+    pub(crate) async fn ended(&self) {
         self.wait_for(|session| session != Session::Open).await;
     }
 
@@ -142,10 +141,10 @@ impl Client {
         });
     }
 
-    /// It is to be told of a machine by its answer. If its session ends without that, the machine is taken back, also at
-    /// once.
-    pub(crate) fn is_to_know(&self, handover: Handover) {
-        self.0.handovers.add(handover);
+    /// It is to be told of a machine by its answer. If its session ends without that, the machine is taken back. `false`: it
+    /// has ended, and the machine is taken back at once.
+    pub(crate) fn is_to_know(&self, handover: Handover) -> bool {
+        self.0.handovers.add(handover)
     }
 
     /// Whether its answer tells of a machine.

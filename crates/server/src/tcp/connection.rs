@@ -277,7 +277,7 @@ async fn tell(shared: &Shared, client: &Client, event: Event) -> Result<(), End>
 async fn carry_out(link: &mut Link, handler: &Handler, call: Call) -> Result<Response, End> {
     let (client, teller) = (call.client.clone(), call.teller.clone());
     let mut work = JoinSet::new();
-    work.spawn(handler.run(call));
+    work.spawn(handler.run_in_turn(call));
     let (finished, gone) = tokio::select! {
         biased;
         finished = work.join_next() => (finished, None),

@@ -17,10 +17,14 @@ impl Default for Handovers {
 }
 
 impl Handovers {
-    /// One more. When it is too late for that, the machine is taken back at once.
-    pub(super) fn add(&self, handover: Handover) {
-        if let Some(all) = self.lock().as_mut() {
-            all.push(handover);
+    /// One more. `false`: it is too late for that, and the machine is taken back at once.
+    pub(super) fn add(&self, handover: Handover) -> bool {
+        match self.lock().as_mut() {
+            Some(all) => {
+                all.push(handover);
+                true
+            }
+            None => false,
         }
     }
 

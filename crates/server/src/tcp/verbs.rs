@@ -10,6 +10,7 @@ use std::time::UNIX_EPOCH;
 use machines::manager::Handover;
 use machines::{Lent, MachineError, MachineId, Order};
 use serde_json::{Map, Value, json};
+use tokio::sync::Semaphore;
 use wire::Secret;
 use wire::container::{
     Complaint, Create, Destroy, Errors, REQUEST_VERB_CREATE, REQUEST_VERB_DESTROY,
@@ -46,6 +47,8 @@ pub struct Handler {
     run: Run,
     /// Whether it is dropped when the client does not wait any more.
     ends_with_client: bool,
+    /// How many may run at a time, together with whatever else takes its turn there.
+    turns: Option<Arc<Semaphore>>,
 }
 
 impl std::fmt::Debug for Handler {
@@ -61,7 +64,8 @@ impl Handler {
         F: Fn(Call) -> R + Send + Sync + 'static,
         R: Future<Output = Response> + Send + 'static,
     {
-        Self { run: Arc::new(move |call| Box::pin(run(call))), ends_with_client: false }
+        let run: Run = Arc::new(move |call| Box::pin(run(call)));
+        Self { run, ends_with_client: false, turns: None }
     }
 
     /// One whose result nobody needs when the client is gone: its future is dropped then.
@@ -73,12 +77,28 @@ impl Handler {
         Self { ends_with_client: true, ..Self::new(run) }
     }
 
-    /// Carries a request out.
-    pub(super) fn run(&self, call: Call) -> Later<Response> {
+    /// The same, run only when one of `turns` is free. For handlers that hold a thread.
+    #[must_use]
+    pub fn in_turn(self, turns: Arc<Semaphore>) -> Self {
+        Self { turns: Some(turns), ..self }
+    }
+
+    pub(super) fn run_in_turn(&self, call: Call) -> Later<Response> {
+        let Some(turns) = self.turns.clone() else { return self.run(call) };
+        let this = self.clone();
+        Box::pin(async move {
+            // Nobody closes it.
+            let _turn = turns.acquire().await;
+            this.run(call).await
+        })
+    }
+
+    /// Carries a request out at once: for who has a turn already.
+    pub(crate) fn run(&self, call: Call) -> Later<Response> {
         (self.run)(call)
     }
 
-    pub(super) fn ends_with_client(&self) -> bool {
+    pub(crate) fn ends_with_client(&self) -> bool {
         self.ends_with_client
     }
 }
@@ -300,7 +320,7 @@ async fn refused(error: &MachineError, call: &Call) -> Response {
 }
 
 /// Tells of an error that is the server's own. A machine that ended because its session was ended is none.
-async fn tell_failure(teller: &Teller, client: &Client, error: &MachineError) {
+pub(crate) async fn tell_failure(teller: &Teller, client: &Client, error: &MachineError) {
     let is_meant = matches!(error, MachineError::Ended(_)) && client.is_closed();
     if let (_, Some(class)) = complaint(error)
         && !is_meant

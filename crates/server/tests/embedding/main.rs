@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed step fails its test")]
 
+mod guests;
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -11,10 +13,6 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
-use server::containers::{
-    Accelerator, Bounds, DatabaseInterface, Parameters, RsaWrapper, ServerInterface,
-    VirtualizationInterface,
-};
 use wire::Secret;
 use wire::container::{ClientSide, Generation, KeyPair, Progress, Response};
 
@@ -111,7 +109,7 @@ fn free_address() -> SocketAddr {
 }
 
 fn pem() -> Secret {
-    Secret::new(include_str!("../../../testdata/containers/private2048.pem"))
+    Secret::new(include_str!("../../../../testdata/containers/private2048.pem"))
 }
 
 /// Asks; an error for a connection that ends without an answer.
@@ -194,6 +192,31 @@ fn an_address_that_is_not_allowed_is_sent_nothing() {
 }
 
 #[test]
+fn a_create_of_ones_own_lends_a_container_and_the_usual_destroy_takes_it_back() {
+    let mut example = Example::start("replace_create");
+    // What the request says does not matter here.
+    let lent = example.ask("CREATE", json!({ "memory": 1024 }));
+    assert!(lent.success, "{}", lent.message);
+    let uuid = lent.data["container_uuid"].as_str().unwrap();
+    example.read_until(&format!("127.0.0.1 has {uuid}"));
+    let stat = example.ask("STAT", json!({})).data;
+    assert_eq!((&stat["running"], &stat["available"]), (&json!(1), &json!(5)));
+    let second = example.ask("CREATE", json!({}));
+    let most = "The maximum allowed amount of your containers has been reached";
+    assert_eq!(second.message, format!("Unavailable ({most})"));
+    example.read_until("127.0.0.1 has none: 127.0.0.1 has 1 machines, which is the most allowed");
+    let destroy = |token: &Value| {
+        example.ask("DESTROY", json!({ "container_uuid": uuid, "client_token": token })).message
+    };
+    assert_eq!(destroy(&"t".repeat(255).into()), "Bad authentication");
+    assert_eq!(destroy(&lent.data["client_token"]), "OK");
+    example.read_until("127.0.0.1 gives back: Bad authentication");
+    example.read_until("127.0.0.1 gives back: OK");
+    assert_eq!(example.ask("STAT", json!({})).data["running"], 0);
+    example.end();
+}
+
+#[test]
 fn a_capacity_of_ones_own_is_kept_to() {
     let mut example = Example::start("custom_capacity");
     example.read_until("2 containers fit");
@@ -202,55 +225,4 @@ fn a_capacity_of_ones_own_is_kept_to() {
     assert!(too_large.message.starts_with("Bad request"), "{}", too_large.message);
     example.child.stdin.take().unwrap().write_all(b"\n").unwrap();
     assert!(example.child.wait().unwrap().success());
-}
-
-#[test]
-fn who_closes_the_shell_or_the_client_leaves_no_container_behind() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut virtualization = VirtualizationInterface::new().unwrap();
-    virtualization.machines.accelerator = Accelerator::Emulation;
-    virtualization.machines.images = images();
-    let server = ServerInterface::new(Parameters {
-        bind_address: "127.0.0.1".to_owned(),
-        listen_port: 0,
-        runtime_virtualization_interface: Some(virtualization),
-        runtime_database_interface: Some(DatabaseInterface::at(folder.path())),
-        runtime_rsa_wrapper: Some(RsaWrapper::from_private_pem(&pem()).unwrap()),
-        ..Parameters::default()
-    });
-    let server = server.unwrap();
-    server.start(true).unwrap();
-    let create = || {
-        let stream = TcpStream::connect(server.address().unwrap()).unwrap();
-        let parameters = json!({ "memory": 128, "vcpus": 1 });
-        ask(stream, &json!({ "verb": "CREATE", "parameters": parameters }))
-    };
-    let (tell, told) = std::sync::mpsc::channel();
-    server.on_created_endpoint_shell(move |shell, container, _| {
-        let said = shell.run("id -un", Bounds::within(LONG)).unwrap();
-        shell.close();
-        assert!(shell.is_closed() && shell.run("id", Bounds::within(LONG)).is_err());
-        tell.send((container.uuid, said.stdout)).unwrap();
-    });
-    assert_eq!(create(), Err("closed".to_owned()));
-    let (shown, user) = told.recv().unwrap();
-    assert_eq!(user, b"endpoint\n");
-    server.on_created_container(move |client, container| {
-        assert_ne!(container.uuid, shown);
-        client.close();
-    });
-    assert_eq!(create(), Err("closed".to_owned()));
-    assert!(told.try_recv().is_err(), "nothing goes on with it");
-    let database = server.runtime_database_interface().clone();
-    server.on_created_container(|_, _| {});
-    server.on_created_endpoint_shell(|_, _, _| {});
-    let lent = create().unwrap();
-    let uuid = lent.data["container_uuid"].as_str().unwrap().parse().unwrap();
-    let token = Secret::new(lent.data["client_token"].as_str().unwrap());
-    assert_eq!(database.entries().len(), 1, "the two before are undone");
-    assert_eq!(database.entry(uuid, &token).as_ref(), database.entries().first());
-    assert_eq!(database.entry(uuid, &Secret::new("0".repeat(255))), None);
-    assert_eq!(server.runtime_statistics().available_containers_amount, 5);
-    drop(server);
-    assert_eq!(std::fs::read_dir(folder.path().join("running")).unwrap().count(), 0);
 }
