@@ -273,21 +273,48 @@ async fn a_handler_that_panics_is_an_internal_error() {
     check(&opened, Generation::Four, "STAT", json!({}), "OK").await;
 }
 
+/// Carries out what `make` makes a handler of: says that it was begun, and ends when it is told to.
+fn waiting(
+    make: fn(Waiting) -> Handler,
+) -> (Handler, mpsc::UnboundedReceiver<()>, watch::Sender<bool>) {
+    let (began, begun) = mpsc::unbounded_channel();
+    let (end, ended) = watch::channel(false);
+    (make(Waiting { began, ended }), begun, end)
+}
+
+#[derive(Clone)]
+struct Waiting {
+    began: mpsc::UnboundedSender<()>,
+    ended: watch::Receiver<bool>,
+}
+
+impl Waiting {
+    async fn wait(mut self) -> Response {
+        self.began.send(()).unwrap();
+        self.ended.wait_for(|ended| *ended).await.unwrap();
+        Response::ok(serde_json::Map::new())
+    }
+}
+
 #[tokio::test]
 async fn a_silent_client_is_let_go_and_a_long_creation_is_not() {
     let verbs = verbs();
-    let slow = Handler::while_client_waits(|_| async {
-        tokio::time::sleep(Duration::from_millis(600)).await;
-        Response::ok(serde_json::Map::new())
-    });
+    let (slow, mut begun, end) =
+        waiting(|waiting| Handler::while_client_waits(move |_| waiting.clone().wait()));
     verbs.set("SLOW", slow).unwrap();
-    let client_timeout = Some(Duration::from_millis(300));
+    let client_timeout = Some(Duration::from_secs(2));
     let opened = open(DoorSettings { client_timeout, ..settings() }, verbs, None).await;
+    let mut asking = JoinSet::new();
+    let address = opened.address;
+    asking.spawn(async move { ask(address, "SLOW", json!({})).await });
+    begun.recv().await.unwrap();
+    // Let go after the time of the one before is over, too.
     let mut silent = TcpStream::connect(opened.address).await.unwrap();
     silent.write_all(b"451=").await.unwrap();
-    check(&opened, Generation::Four, "SLOW", json!({}), "OK").await;
     let mut rest = Vec::new();
     assert_eq!(silent.read_to_end(&mut rest).await.unwrap(), 0);
+    end.send_replace(true);
+    assert!(asking.join_next().await.unwrap().unwrap().unwrap().success);
 }
 
 /// Sends a request; who drops the result leaves.
@@ -462,17 +489,9 @@ async fn a_hundred_clients_at_once_are_all_answered() {
 #[tokio::test]
 async fn a_door_that_closes_waits_for_who_is_served_and_for_nobody_else() {
     let verbs = verbs();
-    let (began, mut begun) = mpsc::unbounded_channel();
-    let (end, ended) = watch::channel(false);
-    let waiting = Handler::new(move |_| {
-        began.send(()).unwrap();
-        let mut ended = ended.clone();
-        async move {
-            ended.wait_for(|ended| *ended).await.unwrap();
-            Response::ok(serde_json::Map::new())
-        }
-    });
-    verbs.set("WAIT", waiting).unwrap();
+    let (handler, mut begun, end) =
+        waiting(|waiting| Handler::new(move |_| waiting.clone().wait()));
+    verbs.set("WAIT", handler).unwrap();
     let mut opened = open(settings(), verbs, None).await;
     let _silent = TcpStream::connect(opened.address).await.unwrap();
     let mut asking = JoinSet::new();
