@@ -12,6 +12,8 @@ use wire::container::{ClientSide, Progress};
 use super::*;
 use crate::config::containers::Machines;
 
+mod documented;
+mod running;
 mod sessions;
 
 const PEM: &str = include_str!("../../../../testdata/containers/private2048.pem");
@@ -93,41 +95,6 @@ fn talk(
             }
         }
     }
-}
-
-#[test]
-fn names_have_their_documented_values() {
-    let verbs = [REQUEST_VERB_CREATE, REQUEST_VERB_DESTROY, REQUEST_VERB_STAT];
-    assert_eq!(verbs, ["CREATE", "DESTROY", "STAT"]);
-    let messages = [
-        RESPONSE_MSG_OK,
-        RESPONSE_MSG_BAD_AUTH,
-        RESPONSE_MSG_BAD_REQ,
-        RESPONSE_MSG_REFUSED_REQ,
-        RESPONSE_MSG_UNAVAILABLE,
-        RESPONSE_MSG_INTERNAL_ERROR,
-    ];
-    let texts = "OK|Bad authentication|Bad request|Refused request|Unavailable|Internal error";
-    assert_eq!(messages.join("|"), texts);
-    let events = [
-        EVENT_CLIENT,
-        EVENT_CLIENT_CLOSED,
-        EVENT_CONNECTION,
-        EVENT_CREATED_CONTAINER,
-        EVENT_CREATED_ENDPOINT_SHELL,
-        EVENT_DESTROYED_CONTAINER,
-        EVENT_MALFORMED_REQUEST,
-        EVENT_REQUEST,
-        EVENT_RUNTIME_ERROR,
-        EVENT_STARTED,
-        EVENT_STOPPED,
-        EVENT_UNKNOWN_VERB,
-    ];
-    assert_eq!(events.to_vec(), (1..=12).collect::<Vec<u8>>());
-    let parameters = Parameters::default();
-    assert_eq!((parameters.bind_address.as_str(), parameters.listen_port), ("", 6150));
-    assert_eq!(parameters.client_timeout, Some(Duration::from_secs(10)));
-    assert_eq!([DEFAULT_ASYCHRONOUS], [false]);
 }
 
 #[test]
