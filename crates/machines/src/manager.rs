@@ -239,8 +239,14 @@ impl Machines {
     /// When there is no such machine, or the token is another's. Who does not know the token learns from neither text
     /// whether the machine exists, if a door says the same for both.
     pub async fn destroy(&self, id: MachineId, token: &Secret) -> Result<(), MachineError> {
-        self.0.register().check_token(id, token)?;
-        self.end(id).await
+        let mut gone = {
+            let register = self.0.register();
+            register.check_token(id, token)?;
+            // Of several at once one takes it back; for the others it is gone.
+            register.stop_first(id, Stop::Asked)?
+        };
+        let _ = gone.wait_for(|gone| *gone).await;
+        Ok(())
     }
 
     /// Takes a machine back at once, for who may take any.

@@ -158,7 +158,7 @@ fn requests_that_break_a_rule_are_told_which() {
         door.check(4, verb, &parameters, "Bad request");
     }
     let nowhere = json!({ "image": "nowhere" });
-    door.check(4, "CREATE", &nowhere, "Unavailable (The image cannot be used)");
+    door.check(4, "CREATE", &nowhere, "Bad request (image: there is none called \"nowhere\")");
     for text in ["", "nonsense", "[]", "1", "{\"verb\":\"STAT\""] {
         let answers =
             door.ask_all(&[1, 3, 4].map(|it| json!({ "generation": it, "request": text })), false);

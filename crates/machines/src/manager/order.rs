@@ -10,6 +10,9 @@ use crate::image::Image;
 use crate::lifecycle::State;
 use crate::machine::{LABEL_CHARS_MAX, LABELS_MAX, MachineId, Order, Summary};
 
+/// The longest lifetime where none is configured: ten years. A longer one is a mistake, and may be later than clocks tell.
+const LIFETIME_MAX: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
+
 fn refused<T>(why: String) -> Result<T, MachineError> {
     Err(MachineError::Order(why))
 }
@@ -21,6 +24,9 @@ pub(super) fn lifetime(
 ) -> Result<Option<Duration>, MachineError> {
     match (asked, settings.ttl_max) {
         (Some(Duration::ZERO), _) => refused("ttl: must be one second at least".into()),
+        (Some(asked), None) if asked > LIFETIME_MAX => {
+            refused(format!("ttl: {} seconds at most", LIFETIME_MAX.as_secs()))
+        }
         (Some(asked), Some(max)) if asked > max => {
             refused(format!("ttl: {} seconds at most", max.as_secs()))
         }

@@ -17,7 +17,7 @@ use crate::guest::agent::{self, Identity, User};
 use crate::guest::shell::{Bounds, Shell};
 use crate::guest::{ssh, ssh_key, warm_up};
 use crate::hypervisor::{Boot, Start, Vm};
-use crate::image::Image;
+use crate::image::{Image, ImageError};
 use crate::lifecycle::Event;
 use crate::machine::{HostKey, Lent, MachineId, Order, Summary};
 
@@ -120,8 +120,13 @@ pub(super) async fn find_image(
         Some(path) => images.bare_iso(&path),
         None => images.get(&wanted),
     });
+    let is_asked_for = order.image.is_some();
     let unusable = |why: String| MachineError::Image { name, why };
     match found.await {
+        // Somebody else's mistake, and none of the operator's.
+        Ok(Err(ImageError::NotFound { name, .. } | ImageError::Name(name))) if is_asked_for => {
+            Err(MachineError::Order(format!("image: there is none called {name:?}")))
+        }
         Ok(found) => found.map_err(|error| unusable(error.to_string())),
         Err(error) => Err(unusable(error.to_string())),
     }

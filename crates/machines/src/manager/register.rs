@@ -120,6 +120,20 @@ impl Register {
         Ok(entry.gone.clone())
     }
 
+    /// As [`Register::stop`], for who alone may do it: a machine that ends already is none.
+    pub(super) fn stop_first(
+        &self,
+        id: MachineId,
+        why: Stop,
+    ) -> Result<watch::Receiver<bool>, MachineError> {
+        let entry = self.lent(id)?;
+        if entry.stop.send_if_modified(|stop| why.put(stop)) {
+            Ok(entry.gone.clone())
+        } else {
+            Err(MachineError::NotFound)
+        }
+    }
+
     pub(super) fn stop_unlent(&self, why: Stop) {
         for entry in self.machines.values().filter(|entry| entry.token.is_none()) {
             entry.stop.send_if_modified(|stop| why.put(stop));

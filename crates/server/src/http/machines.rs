@@ -178,7 +178,7 @@ async fn machine(request: &mut Request<'_>, id: &str) -> Answer {
 }
 
 #[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "expected an object")]
 struct Change {
     ttl: Option<u64>,
 }

@@ -26,7 +26,7 @@ use crate::http::cargo::Freight;
 
 /// What is asked for.
 #[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "expected an object")]
 struct Wish {
     image: Option<String>,
     memory: Option<u32>,
