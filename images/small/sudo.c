@@ -30,11 +30,13 @@ struct wish {
     int from_stdin;
     int never_ask;
     int shell;
+    /* What is written in the place of the usual question, if anything else. */
+    const char *prompt;
     char **command;
 };
 
 static _Noreturn void usage(void) {
-    fputs("usage: sudo [-S] [-n] [-u root] [-i|-s] [--] COMMAND...\n", stderr);
+    fputs("usage: sudo [-S] [-n] [-p PROMPT] [-u root] [-i|-s] [--] COMMAND...\n", stderr);
     exit(1);
 }
 
@@ -49,13 +51,17 @@ static struct wish read_arguments(char **words) {
             if (*word == NULL || strcmp(*word, "root") != 0)
                 refuse("only root can be become");
             word++;
+        } else if (strcmp(option, "-p") == 0) {
+            if (*word == NULL)
+                usage();
+            wish.prompt = *word++;
         } else if (strcmp(option, "-S") == 0) {
             wish.from_stdin = 1;
         } else if (strcmp(option, "-n") == 0) {
             wish.never_ask = 1;
         } else if (strcmp(option, "-i") == 0 || strcmp(option, "-s") == 0) {
             wish.shell = 1;
-        } else if (strcmp(option, "-k") != 0 && strcmp(option, "-E") != 0) {
+        } else if (strcmp(option, "-k") != 0 && strcmp(option, "-E") != 0 && strcmp(option, "-H") != 0) {
             usage();
         }
     }
@@ -99,10 +105,11 @@ static int ask(const struct wish *wish, const char *user, char *password, size_t
             restore = tcsetattr(fd, TCSAFLUSH, &hidden) == 0;
         }
     }
-    int length = snprintf(prompt, sizeof prompt, "[sudo] password for %s: ", user);
-    if (write(out, prompt, (size_t)length) < 0)
+    snprintf(prompt, sizeof prompt, "[sudo] password for %s: ", user);
+    const char *question = wish->prompt != NULL ? wish->prompt : prompt;
+    if (write(out, question, strlen(question)) < 0)
         refuse("cannot ask for the password");
-    length = read_line(fd, password, size);
+    int length = read_line(fd, password, size);
     if (restore)
         tcsetattr(fd, TCSAFLUSH, &seen);
     if (!wish->from_stdin) {

@@ -43,7 +43,7 @@ async fn until_gone(lab: &Lab, machines: &Machines) {
 /// What a command says that the user runs as root, by the password that was lent.
 async fn as_root(lent: &Lent, command: &str) -> String {
     let password = lent.password.expose();
-    lab::said(lent, &format!("echo {password} | sudo -S sh -c '{command}'")).await
+    lab::said(lent, &format!("echo {password} | sudo -S -p '' -H sh -c '{command}'")).await
 }
 
 /// An ISO boots, is set up by the endpoint's shell, and lets its user in and the endpoint no more.
