@@ -5,6 +5,7 @@
 //! Not here: what a guest's network is, which [`crate::hypervisor::Vm`] knows.
 
 mod bandwidth;
+mod callers;
 pub mod desk;
 pub mod forwarder;
 #[cfg(test)]
@@ -19,6 +20,7 @@ use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpSocket};
 
 use crate::error::MachineError;
+pub use callers::peer;
 pub use desk::{Admission, Desk, Limits};
 pub use forwarder::Forwarder;
 

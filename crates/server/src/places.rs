@@ -5,8 +5,10 @@
 //! until it is told that it need not any more.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use machines::ports::peer;
 
 /// A connection that can be told to end.
 pub(crate) trait GivesWay {
@@ -54,7 +56,7 @@ impl<C: GivesWay> Places<C> {
 
     /// Takes a place for `client` from `address`, of somebody else's where none is free; `None` when all are settled.
     pub(crate) fn take(self: &Arc<Self>, address: IpAddr, client: C) -> Option<Place<C>> {
-        let group = group(address);
+        let group = peer(address);
         let mut taken = self.lock();
         if taken.count(group) >= self.per_address_max {
             taken.evict(group);
@@ -168,17 +170,6 @@ impl<C: GivesWay> Drop for Place<C> {
         } else {
             taken.remove(self.group, self.number);
         }
-    }
-}
-
-/// Addresses that one peer has at will count as one: a /64 of IPv6.
-pub(crate) fn group(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => {
-            let bits = u128::from(v6) & !u128::from(u64::MAX);
-            IpAddr::V6(Ipv6Addr::from(bits))
-        }
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 

@@ -8,8 +8,8 @@ use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep_until, timeout};
 
 use super::bandwidth::Pace;
+use super::callers::Callers;
 use crate::hypervisor::{GuestStream, Vm};
 
 /// What a machine that was silent may send at full speed: this time's worth of its bandwidth.
@@ -33,7 +34,10 @@ const PIECES_PER_SECOND: u64 = 16;
 pub struct Limits {
     /// Connections at the same time; more are closed at once.
     pub connections_max: usize,
-    /// New connections in a second, and as many at once after a pause; more are closed at once. 0 for no limit.
+    /// Of these, those of one address, or of one /64 of IPv6, by the machine's own port.
+    pub connections_per_address_max: usize,
+    /// New connections of one address in a second, and as many at once after a pause; more are closed at once. All that
+    /// come by the gateway count as one. 0 for no limit.
     pub connections_per_second: u32,
     /// Bytes in a second, all connections together, to the machine and from it each. 0 for no limit.
     pub bytes_per_second: u64,
@@ -75,6 +79,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections_max: 64,
+            connections_per_address_max: 32,
             connections_per_second: 20,
             bytes_per_second: 0,
             idle_max: None,
@@ -89,7 +94,10 @@ impl Default for Limits {
 pub struct Desk {
     vm: Arc<dyn Vm>,
     limits: Limits,
+    /// Of those who come by the gateway.
     newcomers: Option<Pace>,
+    /// Of those who come by the port.
+    callers: Mutex<Callers>,
     inward: Option<Pace>,
     outward: Option<Pace>,
     open: AtomicUsize,
@@ -103,6 +111,10 @@ impl Desk {
         Arc::new(Self {
             vm,
             newcomers: Pace::new(limits.connections_per_second.into(), Duration::from_secs(1)),
+            callers: Mutex::new(Callers::new(
+                limits.connections_per_address_max,
+                limits.connections_per_second,
+            )),
             inward: Pace::new(limits.bytes_per_second, BANDWIDTH_CREDIT),
             outward: Pace::new(limits.bytes_per_second, BANDWIDTH_CREDIT),
             open: AtomicUsize::new(0),
@@ -135,13 +147,25 @@ impl Desk {
         self.was_entered.load(Ordering::Relaxed)
     }
 
-    /// A place for one more connection, unless there are too many or they come too fast.
+    /// A place for one more connection, unless there are too many or they come too fast. `from` is its address; `None` for
+    /// the gateway, which counts addresses by itself.
     #[must_use]
-    pub fn admit(self: &Arc<Self>) -> Option<Place> {
+    pub fn admit(self: &Arc<Self>, from: Option<IpAddr>) -> Option<Place> {
         let before = self.open.fetch_add(1, Ordering::Relaxed);
-        let place = Place(Arc::clone(self));
-        let is_in_pace = self.newcomers.as_ref().is_none_or(Pace::try_spend);
-        (before < self.limits.connections_max && is_in_pace).then_some(place)
+        let mut place = Place { desk: Arc::clone(self), counted: None };
+        if before >= self.limits.connections_max {
+            return None;
+        }
+        match from {
+            None if self.newcomers.as_ref().is_none_or(Pace::try_spend) => {}
+            Some(address) if self.callers().enter(address) => place.counted = Some(address),
+            _ => return None,
+        }
+        Some(place)
+    }
+
+    fn callers(&self) -> MutexGuard<'_, Callers> {
+        self.callers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Connects to a port of the guest, within the limits.
@@ -150,7 +174,7 @@ impl Desk {
     /// `QuotaExceeded` when there is no place; `TimedOut` and others when the guest does not accept.
     pub async fn connect(self: &Arc<Self>, port: u16) -> io::Result<Visit> {
         let full = || io::Error::new(io::ErrorKind::QuotaExceeded, "too many connections to it");
-        self.admit().ok_or_else(full)?.connect(port).await
+        self.admit(None).ok_or_else(full)?.connect(port).await
     }
 
     fn piece_bytes(&self) -> usize {
@@ -161,11 +185,18 @@ impl Desk {
 
 /// A place for one connection; given back when dropped.
 #[derive(Debug)]
-pub struct Place(Arc<Desk>);
+pub struct Place {
+    desk: Arc<Desk>,
+    /// As whose it is counted.
+    counted: Option<IpAddr>,
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        if let Some(address) = self.counted {
+            self.desk.callers().leave(address);
+        }
+        self.desk.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -175,11 +206,11 @@ impl Place {
     /// # Errors
     /// `TimedOut` and others when the guest does not accept.
     pub async fn connect(self, port: u16) -> io::Result<Visit> {
-        let connecting = timeout(self.0.limits.connect_max, self.0.vm.connect(port));
+        let connecting = timeout(self.desk.limits.connect_max, self.desk.vm.connect(port));
         let guest = connecting.await.map_err(|_| {
             io::Error::new(io::ErrorKind::TimedOut, "the guest took no connection in time")
         })??;
-        self.0.was_entered.store(true, Ordering::Relaxed);
+        self.desk.was_entered.store(true, Ordering::Relaxed);
         Ok(Visit { guest, place: self, inward: Inward::default(), outward: Outward::default() })
     }
 }
@@ -229,7 +260,7 @@ impl AsyncRead for Visit {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let Self { guest, place, outward, .. } = self.get_mut();
-        let desk = &place.0;
+        let desk = &place.desk;
         let Some(pace) = &desk.outward else {
             return Pin::new(guest).poll_read(context, buffer);
         };
@@ -261,7 +292,7 @@ impl AsyncWrite for Visit {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let Self { guest, place, inward, .. } = self.get_mut();
-        let desk = &place.0;
+        let desk = &place.desk;
         let Some(pace) = desk.inward.as_ref().filter(|_| !bytes.is_empty()) else {
             return Pin::new(guest).poll_write(context, bytes);
         };
@@ -352,7 +383,7 @@ mod tests {
     #[tokio::test]
     async fn places_are_those_of_all_who_connect() {
         let (_guest, desk) = desk(Limits { connections_max: 2, ..Limits::default() });
-        let (first, _second) = (desk.connect(22).await.unwrap(), desk.admit().unwrap());
+        let (first, _second) = (desk.connect(22).await.unwrap(), desk.admit(None).unwrap());
         let refused = desk.connect(22).await.unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::QuotaExceeded);
         drop(first);

@@ -98,7 +98,7 @@ fn admit(desk: &Arc<Desk>, address: SocketAddr) -> Option<Place> {
         tracing::debug!(%address, "a connection to a machine is closed: its address is not admitted");
         return None;
     }
-    let place = desk.admit();
+    let place = desk.admit(Some(address.ip()));
     if place.is_none() {
         tracing::debug!(%address, "too many connections to a machine: one is closed");
     }

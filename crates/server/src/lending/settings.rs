@@ -239,13 +239,17 @@ mod tests {
         assert_eq!((user.as_str(), port, gateway_key.as_deref()), ("e", 2222, Some("key")));
         let Limits {
             connections_max,
+            connections_per_address_max,
             connections_per_second,
             bytes_per_second,
             idle_max,
             connect_max,
             admission,
         } = forwarding;
-        assert_eq!((connections_max, connections_per_second), (64, 20));
+        assert_eq!(
+            (connections_max, connections_per_address_max, connections_per_second),
+            (64, 32, 20)
+        );
         assert_eq!((bytes_per_second, idle_max), (256 * 1024, None));
         assert_eq!(connect_max, Duration::from_secs(10));
         let admitted = ["10.0.0.5", "10.0.0.6"].map(|ip| admission.admits(ip.parse().unwrap()));

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use machines::ports::peer;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -21,7 +22,7 @@ use super::events::Event;
 use super::listener::{Shared, drained};
 use super::verbs::{Call, Handler};
 use super::{Client, access_tokens};
-use crate::places::{Place, group};
+use crate::places::Place;
 
 /// Bytes read at once. They lie on the stack of who reads, not in the connection.
 const READ_BYTES: usize = 4 << 10;
@@ -174,7 +175,7 @@ async fn unlocked(
     client: &Client,
     unlock: Unlock,
 ) -> Result<Result<Unlocked, Refusal>, End> {
-    let turn = shared.rsa.take(group(client.address().ip()), unlock.cost()).await;
+    let turn = shared.rsa.take(peer(client.address().ip()), unlock.cost()).await;
     link.check_there()?;
     let work = tokio::task::spawn_blocking(move || {
         // Held by the work itself: that its client has gone does not make it cost less.
