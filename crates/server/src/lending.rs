@@ -252,7 +252,7 @@ async fn gateway_keys(config: &MachinesConfig) -> Result<gateway::Keys, LendingE
 
 /// What runs the machines that `it` describes.
 pub(crate) async fn open_qemu(it: &MachinesConfig) -> Result<Arc<Qemu>, LendingError> {
-    let user = unprivileged::user(&it.state, &it.images);
+    let user = unprivileged::user(&it.state, &it.images, it.iso.as_deref());
     Ok(Arc::new(Qemu::open(settings::of_qemu(it, user)).await?))
 }
 

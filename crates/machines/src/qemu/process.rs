@@ -219,6 +219,10 @@ fn in_words(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exited with code {code}"),
         (None, Some(9)) => "was killed".into(),
+        // Memory that is a file cannot grow.
+        (None, Some(7)) => {
+            "was ended by signal 7, as when the disk that its files are on is full".into()
+        }
         (None, Some(signal)) => format!("was ended by signal {signal}"),
         (None, None) => "ended".into(),
     }
@@ -278,6 +282,8 @@ mod tests {
     async fn an_end_is_told_with_the_last_words() {
         check_end("echo no such disk >&2; exit 3", "exited with code 3: no such disk").await;
         check_end("kill -9 $$", "was killed").await;
+        let full = "was ended by signal 7, as when the disk that its files are on is full";
+        check_end("kill -7 $$", full).await;
         check_end(
             "env | grep -v -e PWD -e SHLVL -e _= >&2",
             "exited with code 0: TMPDIR=/\nLC_ALL=C",

@@ -285,7 +285,7 @@ settings! {
     DOMAIN_TYPE: Accelerator = ["containers"] "domain_type", kinds::ACCELERATOR, Some("auto"), Start,
         "`auto` takes KVM where it works and emulation elsewhere; `qemu` is emulation.";
     WAIT_MAX_TRYOUT: TimeLimit = ["containers"] "wait_max_tryout", kinds::TRYOUTS, Some("120"), Start,
-        "Seconds until a guest must be ready. -1 is without end.";
+        "Seconds until a guest must be ready, before it is set up. -1 is without end.";
     ENDPOINT_USERNAME: String = ["containers"] "endpoint_username", kinds::NAME, Some("endpoint"), Start,
         "User of images without our agent, by whom the client's user is made.";
     ENDPOINT_PASSWORD: Secret = ["containers"] "endpoint_password", kinds::KEY, Some("endpoint"), Start,
