@@ -96,6 +96,16 @@ async fn booted_machines_keep_the_contract() {
 }
 
 #[tokio::test]
+async fn a_guest_without_agent_is_booted_unless_its_clones_are_wanted() {
+    let (_folder, mut bench) = bench(|_| ()).await;
+    bench.image = Arc::new(Image { has_agent: false, ..small() });
+    let (_, vm, start) = bench.start().await;
+    let because = "the image has no agent that could give a clone an identity of its own";
+    assert_eq!(start, Start::Cold { because: because.to_owned() });
+    vm.kill().await;
+}
+
+#[tokio::test]
 async fn a_killed_qemu_is_noticed_with_its_last_words() {
     let (_folder, bench) = bench(|_| ()).await;
     let (boot, vm, _) = bench.start().await;

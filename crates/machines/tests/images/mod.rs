@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use machines::guest::GuestError;
 use machines::guest::ssh::{Login, Proof};
+use machines::guest::ssh_key::SshKey;
 use machines::machine::{Lent, Order};
 use machines::manager::DefaultImage;
-use machines::{Machines, Settings};
+use machines::{MachineError, Machines, Settings};
 use wire::Secret;
 
 use crate::lab::{self, Lab, check_login, is_refused};
@@ -106,5 +107,50 @@ async fn clones_of_a_machine_with_a_disk_write_to_disks_of_their_own() {
     assert_ne!(one.host_key, other.host_key);
     let _ = as_root(&one, "reboot").await;
     machines.destroy(other.id, &other.token).await.unwrap();
+    until_gone(&lab, &machines).await;
+}
+
+/// Lends the small image as one that has no agent.
+fn lend_iso(settings: &mut Settings) {
+    settings.image = DefaultImage::Iso(lab::images().join("small/image.iso"));
+    settings.memory_mb = 128;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn machines_without_agent_are_clones_where_that_is_wanted_and_let_keys_in() {
+    let lab = Lab::new();
+    let [own, gateway] = [(); 2].map(|()| SshKey::random().unwrap());
+    let change = |settings: &mut Settings| {
+        lend_iso(settings);
+        settings.gateway_key = Some(gateway.public_line("gateway"));
+    };
+    let machines = lab.open_on(|qemu| qemu.snapshot_foreign = true, change).await;
+    let with_key = Order { ssh_public_key: Some(own.public_line("me")), ..Order::default() };
+    let one = machines.create(with_key).await.unwrap();
+    let other = machines.create(Order::default()).await.unwrap();
+    // Made at random at each boot, and nobody gives a clone without agent another.
+    assert!(one.host_key.is_some() && one.host_key == other.host_key, "two boots");
+    lab::check_key_login(&one, &own).await;
+    for lent in [&one, &other] {
+        lab::check_key_login(lent, &gateway).await;
+        check_login(lent, "id -un", &lent.username).await;
+    }
+    let stranger = Login { user: other.username.clone(), proof: Proof::Key(own), port: 22 };
+    let refused = lab::enter(&other, &stranger).await.map(drop);
+    assert!(matches!(refused, Err(GuestError::Refused { .. })), "{refused:?}");
+    machines.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_is_not_let_in_fails_the_creation_and_leaves_nothing() {
+    let lab = Lab::new();
+    let change = |settings: &mut Settings| {
+        lend_iso(settings);
+        settings.endpoint.proof = Proof::Password(Secret::new("another"));
+    };
+    let machines = lab.open(change).await;
+    let failed = machines.create(Order::default()).await.map(|lent| lent.id);
+    let says = |why: &str| why == "the guest refused to let endpoint log in";
+    assert!(matches!(&failed, Err(MachineError::SetUp(why)) if says(why)), "{failed:?}");
     until_gone(&lab, &machines).await;
 }
