@@ -18,6 +18,7 @@ use wire::container::{ClientSide, Complaint, Generation, KeyPair, Progress, Resp
 use super::ip_filter::IpRule;
 use super::*;
 
+mod replay;
 mod undoing;
 
 fn keys() -> Arc<KeyPair> {
