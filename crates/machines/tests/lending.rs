@@ -124,11 +124,11 @@ async fn a_guest_that_ends_by_itself_gives_its_place_back() {
     let machines = lab.open(|settings| settings.machines_max = 1).await;
     for ending in ["poweroff -f", "reboot -f", "echo c > /proc/sysrq-trigger"] {
         let lent = machines.create(Order::default()).await.unwrap();
-        // Its user may become root with the password that was lent. The connection ends with the guest.
+        // Its user may become root with the password that was lent. The connection ends with the guest, and not before.
         let command = format!("echo {} | sudo -S sh -c '{ending}'", lent.password.expose());
         let _ = lab::run(&lent, &command).await;
         let gone = || machines.stat().taken == 0 && lab.processes() == 0 && lab.folders() == 0;
-        eventually(ending, Duration::from_secs(5), gone).await;
+        eventually(ending, Duration::from_secs(1), gone).await;
         assert!(is_refused(lent.port).await);
     }
 }
