@@ -259,3 +259,21 @@ async fn a_spare_machine_is_lent_at_once_with_the_key_of_who_asks() {
     machines.close().await;
     assert_eq!(lab.processes(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spare_machine_that_died_keeps_nobody_from_a_machine() {
+    let lab = Lab::new();
+    // There is one place, which the dead one must not keep.
+    let machines = lab.open(|settings| (settings.pool, settings.machines_max) = (1, 1)).await;
+    let running = machines.clone();
+    let mut pool = tokio::task::JoinSet::new();
+    pool.spawn(async move { running.run().await });
+    eventually("a spare is there", LONG, || machines.stat().spare == 1).await;
+    assert_eq!(lab.kill_all(), 1);
+    // Nobody may have noticed yet.
+    let lent = machines.create(Order::default()).await.unwrap();
+    check_login(&lent, "id -un", &lent.username).await;
+    eventually("another spare is made", LONG, || machines.stat().spare == 1).await;
+    machines.close().await;
+    assert_eq!((lab.processes(), lab.folders()), (0, 0));
+}

@@ -54,17 +54,22 @@ pub struct Pending {
     identity: Option<Identity>,
     login: Option<Login>,
     host_key: Option<HostKey>,
-    is_from_pool: bool,
     is_finished: bool,
 }
 
-/// Takes a place for `order`, and a spare machine if there is one like it.
+/// Takes a place for `order`, and a spare machine if there is one like it, which is woken here: where that fails, another
+/// is made in its place.
 pub(super) async fn begin(shared: &Arc<Shared>, order: Order) -> Result<Pending, MachineError> {
     let image = find_image(shared, &order).await?;
     let id = MachineId::random();
     let summary = order::meant(&shared.settings, &order, &image, id)?;
-    if let Some(pending) = pool::take(shared, &summary, &order, &image)? {
-        return Ok(pending);
+    while let Some(pending) = pool::take(shared, &summary, &order, &image)? {
+        // One may have died and not be missed yet.
+        match pending.leave_pool().await {
+            Ok(()) => return Ok(pending),
+            Err(error) => tracing::warn!(machine = %pending.id, %error, "a spare is thrown away"),
+        }
+        pending.throw_away().await;
     }
     enter(shared, summary, order, image, true)
 }
@@ -98,7 +103,6 @@ pub(super) fn enter(
         identity: None,
         login: None,
         host_key: None,
-        is_from_pool: false,
         is_finished: false,
     })
 }
@@ -176,9 +180,6 @@ impl Pending {
     }
 
     async fn wait_for_guest(&mut self) -> Result<(), MachineError> {
-        if self.is_from_pool {
-            return self.leave_pool().await;
-        }
         let Some(started) = self.started.take() else { return Ok(()) };
         let gone = || MachineError::Ended("it was stopped".into());
         let (vm, start, permit) = started.await.map_err(|_| gone())??;
@@ -196,7 +197,7 @@ impl Pending {
         Ok(())
     }
 
-    async fn leave_pool(&mut self) -> Result<(), MachineError> {
+    async fn leave_pool(&self) -> Result<(), MachineError> {
         self.step.send_replace(Step::SettingUp);
         let vm = self.vm()?;
         let resumed = vm.resume().await;
@@ -372,7 +373,14 @@ impl Pending {
     /// Makes it the answer to `order`.
     pub(super) fn give_to(&mut self, order: Order) {
         self.order = order;
-        self.is_from_pool = true;
+    }
+
+    /// Undoes it, and returns when its place is free.
+    async fn throw_away(self) {
+        let stop = self.stop.clone();
+        drop(self);
+        // Its driver goes last.
+        stop.closed().await;
     }
 }
 
