@@ -230,6 +230,7 @@ fn check_crowd(count: usize) {
 #[test]
 fn thousands_of_idle_connections_do_not_hold_up_a_client() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let _alone = crate::MANY_FILES.lock();
     let limit = getrlimit(Resource::Nofile);
     // The server inherits the limit; both ends of every connection count against one each.
     let most = limit.maximum.unwrap_or(u64::MAX);

@@ -7,8 +7,8 @@ Asks for what the JSON on standard input lists and prints one JSON line for each
 With `"pieces": true` a request is sent a few bytes at a time, with `"leave": true` its response is not waited for. With
 `"held": NAME` a file of that name is made when the response's length is known, and the length is confirmed when the file
 is gone.
-`request` may be a text, which is then sent as it is. An answer is `{"response": ..., "fingerprint": ...}`, or
-`{"ended": "where"}` when the server closed the connection.
+`request` may be a text, which is then sent as it is. An answer is `{"response": ..., "fingerprint": ..., "seconds": ...}`,
+with how long it took from connecting, or `{"ended": "where"}` when the server closed the connection.
 """
 
 import concurrent.futures
@@ -102,6 +102,7 @@ def hold(name):
 
 
 def exchange(port, generation, request, pieces=False, leave=False, held=None):
+    begun = time.monotonic()
     wire = Wire(port)
     key, iv, fingerprint = greet(wire)
     plain = (request if isinstance(request, str) else json.dumps(request)).encode()
@@ -130,7 +131,7 @@ def exchange(port, generation, request, pieces=False, leave=False, held=None):
     packet = packet if generation == 1 else packet[:-16]
     response = json.loads(opened(key, following, packet))
     assert wire.socket.recv(1) == b"", "the server closes after the response"
-    return {"response": response, "fingerprint": fingerprint}
+    return {"response": response, "fingerprint": fingerprint, "seconds": time.monotonic() - begun}
 
 
 def ask(port, entry):

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use e2e::lending::text;
 use e2e::{Connection, Guest, Lending, Setup, Signal, program, run, run_reading, wait_until};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 
 const CLIENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/all/machines_classic.py");
@@ -230,20 +231,52 @@ fn a_hundred_clients_at_once_are_all_answered() {
     }
 }
 
-#[test]
-fn five_hundred_who_stay_silent_stop_nobody() {
-    let door = Door::open(setup().set("containers", "timeout", "60"));
-    let silent: Vec<TcpStream> = (0..500)
-        .map(|n| {
-            let mut stream = TcpStream::connect(door.address()).unwrap();
-            // Some have begun to speak.
-            stream.write_all(&b"800=====-----BEGIN"[..n % 18]).unwrap();
-            stream
-        })
-        .collect();
-    for generation in [1, 3, 4] {
-        door.check(generation, "STAT", &json!({}), "OK");
+/// As many connections from as many addresses as the limit of open files lets this process have, 10,000 at the most.
+/// Some have begun to speak.
+#[expect(clippy::print_stderr, reason = "a test of fewer connections says so")]
+fn silent_ones(port: u16) -> Vec<Connection> {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
+    // Some are left for the test itself.
+    let most = limit.maximum.map_or(usize::MAX, |most| usize::try_from(most).unwrap() - 500);
+    if most < 10_000 {
+        eprintln!("no more than {most} silent connections: the limit of open files is low");
     }
+    (0..most.min(10_000))
+        .map(|n| {
+            let host = 2 + u8::try_from(n % 20).unwrap();
+            let mut silent = Connection::open_from([127, 0, 0, host].into(), port);
+            // Who had to give way already takes nothing.
+            let _ = silent.stream().write_all(&b"800=====-----BEGIN"[..n % 18]);
+            silent
+        })
+        .collect()
+}
+
+#[test]
+fn ten_thousand_who_stay_silent_stop_nobody() {
+    let _alone = crate::MANY_FILES.lock();
+    let door = Door::open(setup().set("containers", "timeout", "60"));
+    let silent = silent_ones(door.port);
+    let stats = [1, 3, 4].map(|generation| entry(generation, "STAT", &json!({})));
+    let answers = std::thread::scope(|scope| {
+        let creating = scope.spawn(|| door.ask(4, "CREATE", &json!({})));
+        let mut answers = Vec::new();
+        while !creating.is_finished() || answers.len() < 30 {
+            answers.extend(door.ask_all(&stats, false));
+        }
+        let created = creating.join().unwrap();
+        assert_eq!(created["success"], true, "{created}");
+        answers
+    });
+    let mut worst = 0.0_f64;
+    for answer in &answers {
+        let data = &answer["response"]["data"];
+        assert!(answer["response"]["success"] == true && data["uptime"].is_u64(), "{answer}");
+        worst = worst.max(answer["seconds"].as_f64().unwrap());
+    }
+    println!("{} silent, {} STATs, the slowest {worst:.3} s", silent.len(), answers.len());
+    assert!(worst < 5.0, "{worst} s");
     drop(silent);
     door.check(4, "STAT", &json!({}), "OK");
 }

@@ -66,3 +66,6 @@ mod streams;
 mod systeminfo;
 mod tls;
 mod watch;
+
+/// Held by a test that opens about as many files as a process may: where tests are threads of one, two would not fit.
+static MANY_FILES: std::sync::Mutex<()> = std::sync::Mutex::new(());
