@@ -55,6 +55,45 @@ fn an_image_that_changes_or_goes_is_told_and_its_machines_stay() {
     assert!(lending.enter(&lending.lend_any()).is_some());
 }
 
+/// What happens in the guest before its init: its SSH server listens elsewhere until the set-up program is run, as the
+/// contract with images allows, and its endpoint has another password, "another word".
+const ELSEWHERE: &str = r#"rdinit=/bin/sh -- -c \"sed -i 's/-p 22 /-p 2222 /' /etc/inittab; \
+    sed -i 's/^exec //; $a dropbear -w -p $3 -P x -r /etc/dropbear/dropbear_ed25519_host_key' /bin/anweddol_container_setup.sh; \
+    sed -i 's|^endpoint:[^:]*|endpoint:$6$gatehouse$N3nxRLwaAOb6lXyhZgGzrWyiCzT2y3KzMJWPoMBEjjC4NJnUoycil8MHxkcnQBjCR9YlhvchE1ZX1f8B2Qlcy/|' \
+    /etc/shadow; exec /init\""#;
+
+#[test]
+fn an_image_without_agent_is_set_up_where_and_with_the_password_that_is_configured() {
+    let setup = own_image(Lending::setup()).set("containers", "endpoint_listen_port", "2222").set(
+        "containers",
+        "endpoint_password",
+        "another word",
+    );
+    let file = setup.path().join("images/small/image.toml");
+    let manifest = fs::read_to_string(&file).unwrap();
+    let lines = manifest.lines().map(|line| match line.split_once(" = ") {
+        Some(("agent", _)) => "agent = false".to_owned(),
+        Some(("cmdline", words)) => {
+            format!("cmdline = \"\"\"{} {ELSEWHERE}\"\"\"", words.trim_matches('"'))
+        }
+        _ => line.to_owned(),
+    });
+    fs::write(&file, lines.collect::<Vec<_>>().join("\n")).unwrap();
+    let mut lending = Lending::start_in(setup);
+    let lent = lending.lend_any();
+    let guest = lending.enter(&lent).expect("the user's login");
+    assert_eq!(guest.run("id -un").0.trim(), text(&lent["username"]));
+    let _ = lending.request("DELETE", &format!("/machines/{}", id(&lent))).send().ok();
+
+    lending.configure(|setup| setup.set("containers", "endpoint_password", "a wrong word"));
+    lending.restart(Signal::TERM);
+    let reply = lending.post("/machines").send();
+    assert!(reply.refused(500).contains("the server's log says more"), "{}", reply.text());
+    let words = "the guest refused to let endpoint log in";
+    wait_until(words, || lending.log().so_far().contains(words).then_some(()));
+    lending.wait_for_nothing();
+}
+
 #[test]
 fn a_snapshot_that_is_spoilt_is_made_anew() {
     let mut lending = Lending::start();
