@@ -12,8 +12,8 @@ mod user;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
-use std::os::unix::fs::chown;
-use std::path::PathBuf;
+use std::os::unix::fs::{MetadataExt as _, lchown};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{ArgGroup, Args, Parser, Subcommand};
@@ -212,17 +212,28 @@ fn unused() -> ContainerOptions {
 fn of_files(command: &ContainerArgs, general: &General) -> Outcome {
     let config = general.read(Role::Classic)?;
     let containers = config.containers.as_ref().ok_or_else(|| WITHOUT.to_owned())?;
+    let Some(user) = user::to_become(&config)? else { return Ok(command.outcome(containers)?) };
+    let keys = &containers.key_files;
+    let files = [&keys.public, &keys.private, &containers.access_token_file];
+    // In folders of that user root must touch nothing: what has the name of a key there may be a link to anything.
+    if files.iter().any(|file| is_in_folder_of(file, user.uid)) {
+        user.become_it().map_err(|error| format!("becoming {}: {error}", user.name))?;
+        return Ok(command.outcome(containers)?);
+    }
     let done = command.outcome(containers)?;
     // What root makes is the server's, who is not root.
-    if let Some(user) = user::to_become(&config)? {
-        let keys = &containers.key_files;
-        let files = [&keys.public, &keys.private, &containers.access_token_file];
-        for file in files.into_iter().filter(|file| file.exists()) {
-            let told = |error| format!("giving {} to {}: {error}", file.display(), user.name);
-            chown(file, Some(user.uid), Some(user.gid)).map_err(told)?;
-        }
+    for file in files.into_iter().filter(|file| file.exists()) {
+        let told = |error| format!("giving {} to {}: {error}", file.display(), user.name);
+        lchown(file, Some(user.uid), Some(user.gid)).map_err(told)?;
     }
     Ok(done)
+}
+
+/// Whether the folder of `file`, or the first one above it that is there, is that user's.
+fn is_in_folder_of(file: &Path, uid: u32) -> bool {
+    let folders = file.ancestors().skip(1);
+    let found = folders.filter_map(|folder| folder.metadata().ok()).next();
+    found.is_some_and(|folder| folder.uid() == uid)
 }
 
 impl General {

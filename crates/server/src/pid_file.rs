@@ -5,7 +5,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,9 @@ pub enum Found {
     Stale(Option<u32>),
 }
 
+/// Whoever can read a file can lock it: others could keep a server from starting.
+const MODE: u32 = 0o600;
+
 /// The file of this process; it goes with it.
 #[derive(Debug)]
 pub struct PidFile {
@@ -43,8 +46,13 @@ impl PidFile {
         let begun = Instant::now();
         loop {
             let mut options = OpenOptions::new();
-            let mut file =
-                options.read(true).write(true).create(true).truncate(false).open(path)?;
+            let mut file = options
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(MODE)
+                .open(path)?;
             match file.try_lock() {
                 Err(TryLockError::WouldBlock) if begun.elapsed() >= WAIT_MAX => {
                     let pid = number(&mut file).map_or("unknown".to_owned(), |pid| pid.to_string());
@@ -57,6 +65,7 @@ impl PidFile {
                 Ok(()) if !is_at(&file, path) && begun.elapsed() < WAIT_MAX => {}
                 // On a file system without locks the file is there all the same.
                 Ok(()) | Err(TryLockError::Error(_)) => {
+                    file.set_permissions(fs::Permissions::from_mode(MODE))?;
                     file.set_len(0)?;
                     file.write_all(format!("{}\n", std::process::id()).as_bytes())?;
                     return Ok(Self { path: path.to_owned(), _file: file });

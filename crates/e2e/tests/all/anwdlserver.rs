@@ -285,8 +285,9 @@ fn keys_and_tokens_are_those_that_the_file_names() {
         assert!(exit.stdout.contains(word), "{line}: {exit:?}");
     }
     let _ = older.succeeds("access-tk -a --disabled");
-    let _ = older.succeeds("access-tk -r 1");
-    older.fails("access-tk -r 1", &["there is no access token 1"]);
+    // No number is used again.
+    let _ = older.succeeds("access-tk -r 2");
+    older.fails("access-tk -r 2", &["there is no access token 2"]);
     let old = fs::read(older.path("rsa/private.pem")).unwrap();
     let _ = older.succeeds("regen-rsa -b 2048");
     assert_ne!(fs::read(older.path("rsa/private.pem")).unwrap(), old);

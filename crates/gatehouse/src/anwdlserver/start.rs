@@ -7,7 +7,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, chown};
+use std::os::unix::fs::{DirBuilderExt as _, lchown};
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
@@ -172,7 +172,8 @@ fn make_folder(folder: &Path, user: Option<&User>) -> Result<(), String> {
 
 fn give(path: &Path, user: Option<&User>) -> Result<(), String> {
     let Some(user) = user else { return Ok(()) };
-    chown(path, Some(user.uid), Some(user.gid))
+    // Never what a link leads to.
+    lchown(path, Some(user.uid), Some(user.gid))
         .map_err(|error| format!("giving {} to {}: {error}", path.display(), user.name))
 }
 
