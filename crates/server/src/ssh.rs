@@ -25,6 +25,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::accounts::attempts::{Attempt, Attempts, Target};
+use crate::log::rarely::Rarely;
 use crate::places::{GivesWay, Place, Places};
 use crate::tcp::IpFilter;
 use authority::Authority;
@@ -129,6 +130,10 @@ pub struct Gateway {
     login_max: Duration,
     ip_filter: Option<IpFilter>,
     attempts: Mutex<Attempts>,
+    /// Of those who found no place.
+    refusals: Rarely,
+    /// Of accepting.
+    failures: Rarely,
 }
 
 /// Who has a place.
@@ -168,6 +173,8 @@ impl Gateway {
             places: Places::new(settings.connections_max, settings.strangers_per_address_max),
             login_max: settings.login_max,
             ip_filter: settings.ip_filter,
+            refusals: Rarely::default(),
+            failures: Rarely::default(),
             attempts: Mutex::default(),
         })
     }
@@ -188,7 +195,9 @@ impl Gateway {
                         }
                     }
                     Err(error) => {
-                        tracing::warn!(%error, "the SSH gateway cannot take a connection");
+                        if let Some(count) = self.failures.happens() {
+                            tracing::warn!(%error, count, "the SSH gateway cannot take a connection");
+                        }
                         self.places.give_way();
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
@@ -208,8 +217,10 @@ impl Gateway {
         }
         let gone = Stranger::default();
         let place = self.places.take(ip, Arc::clone(&gone));
-        if place.is_none() {
-            tracing::warn!(%ip, "closed by the SSH gateway: all its connections are in use");
+        if place.is_none()
+            && let Some(count) = self.refusals.happens()
+        {
+            tracing::warn!(%ip, count, "closed by the SSH gateway: all its connections are in use");
         }
         Some(Admitted { ip, gone, place: place? })
     }

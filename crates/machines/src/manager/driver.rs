@@ -199,6 +199,10 @@ impl Driver {
             }
         };
         if *self.stop.borrow() == Some(Stop::Leave) && self.lent.is_some() {
+            // What was said before is still heard: that its owner knows of it, above all.
+            while let Ok(command) = self.commands.try_recv() {
+                self.obey(command, &desk).await;
+            }
             tracing::info!(machine = %self.id, "left running: the next server takes it over");
             self.leave();
             return;

@@ -22,6 +22,8 @@ use crate::hypervisor::{GuestStream, Vm};
 
 /// What a machine that was silent may send at full speed: this time's worth of its bandwidth.
 const BANDWIDTH_CREDIT: Duration = Duration::from_millis(250);
+/// The part of the connections that those by the port leave to those by the gateway: a fourth.
+const GATEWAY_SHARE: usize = 4;
 /// The most that a connection takes of the bandwidth at once.
 const PIECE_BYTES_MAX: usize = 16 * 1024;
 /// And the least that this is for a machine of little bandwidth.
@@ -32,7 +34,7 @@ const PIECES_PER_SECOND: u64 = 16;
 /// Limits of what is forwarded to one machine.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Connections at the same time; more are closed at once.
+    /// Connections at the same time; more are closed at once. A fourth of them is left to the gateway.
     pub connections_max: usize,
     /// Of these, those of one address, or of one /64 of IPv6, by the machine's own port.
     pub connections_per_address_max: usize,
@@ -156,7 +158,10 @@ impl Desk {
         if before >= self.limits.connections_max {
             return None;
         }
+        let is_for_gateway = self.limits.connections_max / GATEWAY_SHARE;
         match from {
+            // Whoever floods the port leaves the other way in.
+            Some(_) if before >= self.limits.connections_max - is_for_gateway => return None,
             None if self.newcomers.as_ref().is_none_or(Pace::try_spend) => {}
             Some(address) if self.callers().enter(address) => place.counted = Some(address),
             _ => return None,

@@ -2,8 +2,8 @@
 //!
 //! Invariant: for one recipe one template is made at a time; whoever needs the same one meanwhile waits for it, because
 //! that takes no longer than booting. A recipe that failed is not tried again for a while, and machines boot instead.
-//! There are never more templates than allowed, whatever sizes of machines are asked for: the one that was used longest
-//! ago makes room, but never that of the usual machine.
+//! Beside those that are being made there are never more templates than allowed, whatever sizes of machines are asked for:
+//! the one that was used longest ago makes room, but never that of the usual machine, or one that is being cloned.
 //!
 //! Not here: what makes a template good ([`super::template`]), and when machines boot instead.
 
@@ -141,12 +141,15 @@ impl Snapshots {
         result
     }
 
-    /// Throws a template away that no machine could be made from.
-    pub(super) async fn reject(&self, recipe: &Recipe, why: &str) {
+    /// Throws a template away that no machine could be made from, unless there is another in its place.
+    pub(super) async fn reject(&self, recipe: &Recipe, template: &Arc<Template>, why: &str) {
         let Ok(key) = recipe.key() else { return };
         let state = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
         if let Some(state) = state {
             let mut state = state.lock().await;
+            if !matches!(&*state, State::Good(known) if Arc::ptr_eq(known, template)) {
+                return;
+            }
             self.discard(&key, why);
             *state = State::Failed {
                 why: format!("its snapshot was thrown away: {why}"),
@@ -189,6 +192,10 @@ impl Snapshots {
         });
         let template =
             template.await.map_err(|error| format!("no snapshot could be kept: {error}"))?;
+        // Others may have been made beside this one.
+        if let Err(error) = self.make_room(key).await {
+            tracing::warn!(%error, "a snapshot that is too many could not be removed");
+        }
         tracing::info!(image = %recipe.image, memory_mb = recipe.memory_mb, vcpus = recipe.vcpus,
             millis = begun.elapsed().as_millis(), "a snapshot was made");
         Ok(Arc::new(template))
@@ -230,7 +237,12 @@ impl Snapshots {
 fn forget(known: &Known, key: &str) -> bool {
     let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
     // References are made under this lock alone: who has the only one is alone.
-    if known.get(key).is_some_and(|state| Arc::strong_count(state) > 1) {
+    let is_used = |state: &Arc<tokio::sync::Mutex<State>>| {
+        let is_cloned =
+            matches!(state.try_lock().as_deref(), Ok(State::Good(it)) if Arc::strong_count(it) > 1);
+        is_cloned || Arc::strong_count(state) > 1
+    };
+    if known.get(key).is_some_and(is_used) {
         return false;
     }
     known.remove(key);

@@ -263,7 +263,7 @@ impl Qemu {
             }
         }
         let why = last.map_or_else(String::new, |error| error.to_string());
-        self.snapshots.reject(&recipe, &why).await;
+        self.snapshots.reject(&recipe, &template, &why).await;
         Err(format!("no clone could be made: {why}"))
     }
 

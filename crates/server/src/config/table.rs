@@ -333,7 +333,8 @@ settings! {
     KEY_PRIVATE: PathBuf = ["containers"] "private_rsa_key_file_path", kinds::OWN_PATH, None, Start,
         "PEM file of the server's private RSA key. Without it `private.pem` in `state`.";
     CLASSIC_CONNECTIONS_MAX: usize = ["containers"] "connections_max", kinds::count(8, 1_000_000), Some("4096"), Start,
-        "Clients of that protocol connected at a time. One more takes the place of who has no request yet.";
+        "Clients of that protocol connected at a time, and no more than an eighth of the files the process may have. \
+         One more takes the place of who has no request yet.";
     CLASSIC_PER_ADDRESS_MAX: usize = ["containers"] "connections_per_address_max", kinds::count(1, 1_000_000),
         Some("512"), Start,
         "Clients without a request yet, of one address.";

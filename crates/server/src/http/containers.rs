@@ -119,11 +119,12 @@ async fn carry_out(entrance: Entrance, request: &mut Request<'_>) -> Result<Outc
     }
 }
 
-/// What comes with a request: the body of a POST; a GET brings nothing.
+/// Who asks, by address.
 fn client(request: &Request<'_>) -> tcp::Client {
     tcp::Client::new(std::net::SocketAddr::new(request.client.ip, 0))
 }
 
+/// What comes with a request: the body of a POST; a GET brings nothing.
 async fn parameters(request: &mut Request<'_>) -> Result<Map<String, Value>, Answer> {
     if request.head.method != Method::POST {
         return Ok(Map::new());

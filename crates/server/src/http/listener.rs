@@ -85,6 +85,8 @@ impl Listener {
         let all = async { while connections.join_next().await.is_some() {} };
         if tokio::time::timeout(limit, all).await.is_err() {
             tracing::warn!("connections that were still busy after {limit:?} are cut");
+            // Waited for: what they were to be told of is taken back before machines are let go.
+            connections.shutdown().await;
         }
     }
 

@@ -21,7 +21,7 @@ use crate::ssh::authority::{Authority, IssueError, key_file};
 use crate::ssh::{Directory, Entry, Gateway, Settings, Visit};
 use crate::tcp::IpFilter;
 
-/// Of these, those of one address that have not logged in: logging in takes seconds at most.
+/// Connections of one address that have not logged in: logging in takes seconds at most.
 const STRANGERS_PER_ADDRESS_MAX: usize = 64;
 /// How long a stranger may take to log in.
 const LOGIN_MAX: Duration = Duration::from_secs(10);

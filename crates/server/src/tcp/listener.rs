@@ -143,6 +143,8 @@ async fn accept_all(
     let all = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(limit, all).await.is_err() {
         tracing::warn!("clients whose requests were still carried out after {limit:?} are cut");
+        // Waited for: what they were to be told of is taken back before machines are let go.
+        connections.shutdown().await;
     }
 }
 

@@ -52,7 +52,8 @@ impl Turns {
 
     /// Waits for the turn of a work of `peer` that costs so much. Dropped, it waits no more.
     pub(super) async fn take(self: &Arc<Self>, peer: IpAddr, cost: u32) -> Turn {
-        let turn = self.ask(peer, cost);
+        let (turn, place) = self.ask(peer, cost);
+        let _waiting = Waiting { turns: self, peer, place, cost: cost.max(1).into() };
         self.go_on();
         match turn.await {
             Ok(turn) => turn,
@@ -61,7 +62,7 @@ impl Turns {
         }
     }
 
-    fn ask(&self, peer: IpAddr, cost: u32) -> oneshot::Receiver<Turn> {
+    fn ask(&self, peer: IpAddr, cost: u32) -> (oneshot::Receiver<Turn>, (u64, u64)) {
         let (sender, receiver) = oneshot::channel();
         let mut state = self.lock();
         if state.stamps.len() > state.waiting.len() + REMEMBERED_MAX {
@@ -74,7 +75,7 @@ impl Turns {
         state.age += 1;
         state.stamps.insert(peer, stamp);
         state.waiting.insert((stamp, age), sender);
-        receiver
+        (receiver, (stamp, age))
     }
 
     /// Lets those begin whose turn it is.
@@ -101,6 +102,24 @@ impl Turns {
     }
 }
 
+/// Somebody who waits. Who goes away before the turn is forgotten, and has used nothing.
+struct Waiting<'a> {
+    turns: &'a Turns,
+    peer: IpAddr,
+    place: (u64, u64),
+    cost: u64,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut state = self.turns.lock();
+        let is_forgotten = state.waiting.remove(&self.place).is_some();
+        if let Some(stamp) = state.stamps.get_mut(&self.peer).filter(|_| is_forgotten) {
+            *stamp = stamp.saturating_sub(self.cost);
+        }
+    }
+}
+
 impl Drop for Turn {
     fn drop(&mut self) {
         self.0.lock().free += 1;
@@ -121,7 +140,7 @@ mod tests {
         let turns = Turns::new(1);
         let held = turns.take(ip(255), 1).await;
         let mut waiting: Vec<_> =
-            asked.iter().map(|&(peer, cost)| (peer, cost, turns.ask(ip(peer), cost))).collect();
+            asked.iter().map(|&(peer, cost)| (peer, cost, turns.ask(ip(peer), cost).0)).collect();
         drop(held);
         let mut order = Vec::new();
         while !waiting.is_empty() {
@@ -152,9 +171,12 @@ mod tests {
     async fn what_is_not_waited_for_is_not_done() {
         let turns = Turns::new(1);
         let held = turns.take(ip(1), 1).await;
-        let gone: Vec<_> =
-            (0..5000_u32).map(|n| turns.ask(IpAddr::from(n.to_be_bytes()), 1)).collect();
-        drop(gone);
+        for n in 0..5000_u32 {
+            let mut waiting = Box::pin(turns.take(IpAddr::from(n.to_be_bytes()), 1));
+            let context = &mut std::task::Context::from_waker(std::task::Waker::noop());
+            assert!(waiting.as_mut().poll(context).is_pending());
+        }
+        assert_eq!(turns.lock().waiting.len(), 0, "who has gone waits no more");
         drop(held);
         let second = turns.take(ip(2), 1).await;
         drop(second);
