@@ -113,6 +113,7 @@ impl Lending {
         let gateway_key = gateway.as_ref().map(|(_, keys)| keys.authorized_line());
         let qemu = open_qemu(&config.machines).await?;
         let machines = open_machines(&config.machines, &config.bind_to, &qemu, gateway_key).await?;
+        tracing::info!("machines run on {}", machines.describe());
         let filter = config.machines.ip_filter.clone();
         let gateway = gateway.map(|(sockets, keys)| {
             gateway::Open::new(sockets, &keys, &machines, shares.gateway, filter)

@@ -24,7 +24,7 @@ pub(super) struct Program {
     pub(super) version_text: String,
     /// The versioned name of its newest q35 machine.
     pub(super) machine: String,
-    /// Changes when the file is replaced: device, inode, size and time of change.
+    /// Changes when the file is replaced: device, inode, size and times of change.
     pub(super) stamp: String,
 }
 
@@ -97,16 +97,18 @@ pub(super) fn find(name: &Path) -> Option<PathBuf> {
         .find(|path| path.is_absolute() && path.is_file())
 }
 
-/// Changes when a file is replaced or written.
+/// Changes when a file is replaced or written, also by who sets its time back: that of its last change nobody can set.
 pub(super) fn stamp(path: &Path) -> io::Result<String> {
     let found = std::fs::metadata(path)?;
     Ok(format!(
-        "{}:{}:{}:{}.{:09}",
+        "{}:{}:{}:{}.{:09}:{}.{:09}",
         found.dev(),
         found.ino(),
         found.size(),
         found.mtime(),
-        found.mtime_nsec()
+        found.mtime_nsec(),
+        found.ctime(),
+        found.ctime_nsec()
     ))
 }
 

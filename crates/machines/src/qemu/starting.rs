@@ -144,8 +144,8 @@ impl Qemu {
         snapshot::save(vm.qmp(), vm.folder(), folder).await.map_err(failed)?;
         // It has been told to quit.
         guard.handle.gone().await;
-        if self.settings.user.is_some() && self.program.knows_rom() {
-            template::take_ownership(folder).map_err(failed)?;
+        if self.settings.user.is_some() {
+            template::take_ownership(folder, self.program.knows_rom()).map_err(failed)?;
         }
         Ok(())
     }

@@ -203,12 +203,16 @@ pub(super) fn by_use(parent: &Path) -> io::Result<Vec<String>> {
     Ok(found.into_iter().map(|(_, name)| name).collect())
 }
 
-/// Gives a template's files to who runs the server, so that no machine can change them.
-pub(super) fn take_ownership(folder: &Path) -> io::Result<()> {
+/// Gives a template's files to who runs the server, so that no machine can change them. Its memory stays as it is unless
+/// `with_memory`: before QEMU could open it read-only, who runs machines must be able to write it.
+pub(super) fn take_ownership(folder: &Path, with_memory: bool) -> io::Result<()> {
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     chown(folder, Some(uid), Some(gid))?;
     for entry in fs::read_dir(folder)? {
-        chown(entry?.path(), Some(uid), Some(gid))?;
+        let entry = entry?;
+        if with_memory || entry.file_name() != TEMPLATE_MEMORY {
+            chown(entry.path(), Some(uid), Some(gid))?;
+        }
     }
     Ok(())
 }
