@@ -72,7 +72,9 @@ pub(super) fn open_clear(session: &mut Session, packet: &[u8]) -> Opened {
     let one = session.open(packet);
     let is_three = match (&one, &three) {
         (None, Some(_)) => true,
-        (Some(one), Some(three)) => !is_object(one) && is_object(three),
+        // The noise of a next IV looks like padding once in 256; a text of generation 1 that does so when it is cut is
+        // none that anybody prints.
+        (Some(one), Some(_)) => !is_object(one),
         (_, None) => false,
     };
     if !is_three {
@@ -124,12 +126,17 @@ mod tests {
 
     #[test]
     fn the_generation_of_a_clear_packet_is_told_by_its_content() {
-        for generation in [Generation::One, Generation::Three] {
+        let generations = [Generation::One, Generation::Three];
+        // What is no request is answered in its own generation, too.
+        let texts: [&[u8]; 4] = [PLAIN, b"", b"nonsense", b"[1, 2, 3, 4, 5, 6]"];
+        for (generation, text) in
+            generations.into_iter().flat_map(|it| texts.map(|text| (it, text)))
+        {
             // Chance pads the wrong reading correctly once in 256.
             for _ in 0..2000 {
                 let (mut session, mut other) = pair();
-                let sealed = seal(&mut session, generation, PLAIN).unwrap();
-                let expected = Opened { generation, plain: Some(PLAIN.to_vec()) };
+                let sealed = seal(&mut session, generation, text).unwrap();
+                let expected = Opened { generation, plain: Some(text.to_vec()) };
                 assert_eq!(open_clear(&mut other, &sealed.packet), expected);
                 assert_eq!(session.iv, other.iv);
             }
