@@ -138,8 +138,8 @@ impl Desk {
     }
 
     /// How many connections are open.
-    #[must_use]
-    pub fn connections(&self) -> usize {
+    #[cfg(test)]
+    pub(super) fn connections(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
 
